@@ -1,0 +1,1 @@
+"""tilemap: scenes of billions of pixels to land-cover maps."""

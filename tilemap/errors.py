@@ -1,0 +1,75 @@
+"""What can go wrong, and the exit code each kind leaves behind.
+
+Exit codes follow ``sysexits.h`` where it has one: 0 ok, 2 usage, 3 partial, 65 bad data,
+69 unavailable, 70 bug, 73 cannot create, 74 I/O, 75 try again, 78 configuration.
+"""
+
+from __future__ import annotations
+
+EXIT_OK = 0
+EXIT_PARTIAL = 3
+EXIT_BUG = 70
+
+
+class TilemapError(Exception):
+    """Root of every error raised on purpose; its text is meant for a person."""
+
+    exit_code = EXIT_BUG
+
+
+class UsageError(TilemapError, ValueError):
+    """An option that cannot hold."""
+
+    exit_code = 2
+
+
+class GridError(TilemapError, ValueError):
+    """A tile grid that breaks one of its laws."""
+
+    exit_code = 2
+
+
+class SceneError(TilemapError, ValueError):
+    """A scene that cannot be read, or lacks what the model needs."""
+
+    exit_code = 65
+
+
+class SceneMismatchError(SceneError):
+    """Rasters that do not fit together."""
+
+
+class ModelError(TilemapError, ValueError):
+    """A model that cannot be loaded, or that contradicts its card."""
+
+    exit_code = 65
+
+
+class StoreError(TilemapError, OSError):
+    """A store that cannot be read or written, or lacks a chunk."""
+
+    exit_code = 74
+
+
+class OutputError(TilemapError, OSError):
+    """An output directory that cannot be used."""
+
+    exit_code = 73
+
+
+class BusyError(TilemapError):
+    """Somebody else holds what is needed; try again later."""
+
+    exit_code = 75
+
+
+class UnavailableError(TilemapError):
+    """A scheduler, a device or an optional package that is not there."""
+
+    exit_code = 69
+
+
+class ConfigError(TilemapError, ValueError):
+    """A configuration that cannot work, such as a memory limit below one tile."""
+
+    exit_code = 78

@@ -1,0 +1,1 @@
+"""Models: cards, networks, and one file per backend behind one protocol."""

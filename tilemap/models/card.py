@@ -1,0 +1,95 @@
+"""The model card: everything a model needs to be run unattended."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+CARD_VERSION = 1
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ClassInfo(_Frozen):
+    """One class of the class map."""
+
+    value: Annotated[int, Field(ge=0, le=254)]
+    name: str
+    color: Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
+
+    @property
+    def rgb(self) -> tuple[int, int, int]:
+        """Colour as three numbers 0..255."""
+        return (int(self.color[1:3], 16), int(self.color[3:5], 16), int(self.color[5:7], 16))
+
+
+class ModelCard(_Frozen):
+    """What a model is, what it takes and what it gives."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+    title: str
+    version: str = "1"
+    description: str
+    license: str
+    source: str = ""
+    bands: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Common names, in the order of the model's input."""
+    units: Literal["reflectance", "stored"] = "reflectance"
+    """Physical values (stored * scale + offset) or the stored numbers as they are."""
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    """Standardisation per band: (x - mean) / std; None means 0 and 1."""
+    layout: Literal["NCHW", "NHWC"] = "NCHW"
+    patch: int | None = None
+    """The only height and width the model takes; None for any multiple of stride."""
+    stride: Annotated[int, Field(ge=1)] = 32
+    activation: Literal["softmax", "sigmoid", "logits"] = "logits"
+    """What the file's output is: probabilities already (softmax, sigmoid) or logits."""
+    classes: Annotated[tuple[ClassInfo, ...], Field(min_length=2)]
+    """In the order of the output; a sigmoid output of one plane is the second of two."""
+    architecture: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    context: int | None = None
+    """Pixels the model looks around each pixel, if finite and known to be exact."""
+    halo: int | None = None
+    """Smallest halo measured by the probe; the default of a run."""
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    metrics: dict[str, float | int | str] = Field(default_factory=dict)
+    training_data: tuple[str, ...] = ()
+    weights: str
+    """File name of the weights, beside the card."""
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    """Of the weights."""
+    card_version: int = CARD_VERSION
+
+    @field_validator("weights")
+    @classmethod
+    def _plain_name(cls, value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", value):
+            raise ValueError("weights must be a plain file name beside the card")
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ModelCard:
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if values is not None and len(values) != len(self.bands):
+                raise ValueError(
+                    f"{name} must have one number per band ({len(self.bands)}), got {len(values)}"
+                )
+        if self.std is not None and min(self.std) <= 0:
+            raise ValueError("std must be above 0 in every band")
+        if self.patch is not None and self.patch % self.stride:
+            raise ValueError(f"patch={self.patch} must be a multiple of stride={self.stride}")
+        values_ = [c.value for c in self.classes]
+        if len(set(values_)) != len(values_):
+            raise ValueError(f"class values must differ, got {values_}")
+        return self
+
+    @property
+    def default_halo(self) -> int:
+        """The measured halo, else the context, else 64 pixels; rounded up to the stride."""
+        halo = next((h for h in (self.halo, self.context) if h is not None), 64)
+        return -(-halo // self.stride) * self.stride
