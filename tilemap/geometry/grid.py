@@ -219,8 +219,8 @@ class TileGrid:
 def fit_core(scene: tuple[int, int], largest_patch: int, halo: int, stride: int) -> int:
     """The core, a multiple of stride, that makes the model compute the fewest pixels.
 
-    Among all cores whose patch is at most ``largest_patch`` pixels; of equals the largest. This
-    leaves no sliver in the last row and column, which a fixed core usually does.
+    Among all cores whose patch is at most ``largest_patch`` pixels; of equals the smallest, so
+    that the last row and column are no slivers and tiles cost about the same.
 
     Raises:
         GridError: if not even a core of one stride fits into such a patch.
@@ -236,5 +236,5 @@ def fit_core(scene: tuple[int, int], largest_patch: int, halo: int, stride: int)
         )
     largest = min(largest, round_up(max(scene), stride))
     smallest = max(stride, largest // 2 // stride * stride)
-    candidates = range(largest, smallest - 1, -stride)
+    candidates = range(smallest, largest + 1, stride)
     return min(candidates, key=lambda core: TileGrid(scene, core, halo, 0, stride).patch_pixels())
