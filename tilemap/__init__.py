@@ -1,1 +1,44 @@
-"""tilemap: scenes of billions of pixels to land-cover maps."""
+"""Satellite and aerial scenes of billions of pixels to land-cover maps, on Dask.
+
+Everything here is loaded when it is first used, so that ``import tilemap`` is quick and needs
+neither torch nor dask nor rasterio.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tilemap.geometry import Tile, TileGrid, Window
+    from tilemap.scene import Scene
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Scene": "tilemap.scene",
+    "SceneRequest": "tilemap.stores.geotiff",
+    "Tile": "tilemap.geometry",
+    "TileGrid": "tilemap.geometry",
+    "Window": "tilemap.geometry",
+    "demo": "tilemap.api",
+    "open_scene": "tilemap.stores.geotiff",
+    "plan": "tilemap.api",
+    "segment": "tilemap.api",
+}
+
+__all__ = ["Scene", "Tile", "TileGrid", "Window", "__version__"]
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name from the module that has it."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'tilemap' has no attribute {name!r}")
+    value: object = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Public names, loaded or not."""
+    return sorted({*globals(), *_HOME})

@@ -1,10 +1,10 @@
-"""How a scene is cut: cores that partition it, patches that overlap, weights that blend.
+r"""How a scene is cut: cores that partition it, patches that overlap, weights that blend.
 
 ::
 
     cores     |-----0-----|-----1-----|-----2-----|-----3-----|--4--|    partition the scene
     patch 2                       [---------+---------]                  core + 2 * halo
-    weight 2                      00////11111111\\\\\\\\00                   ramp of half-width blend
+    weight 2                      00////11111111\\\\00                   ramp of half-width blend
 """
 
 from __future__ import annotations

@@ -69,11 +69,14 @@ class Window:
         top = min(max(self.top, other.top), self.bottom)
         left = min(max(self.left, other.left), self.right)
         return Window(
-            top, left, max(top, min(self.bottom, other.bottom)), max(left, min(self.right, other.right))
+            top,
+            left,
+            max(top, min(self.bottom, other.bottom)),
+            max(left, min(self.right, other.right)),
         )
 
     def grow(self, rows: int, cols: int | None = None) -> Window:
-        """Moved outwards by ``rows`` at top and bottom and ``cols`` (default: the same) at the sides."""
+        """Moved outwards by ``rows`` above and below, ``cols`` (default: the same) at the sides."""
         cols = rows if cols is None else cols
         return Window(self.top - rows, self.left - cols, self.bottom + rows, self.right + cols)
 

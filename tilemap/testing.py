@@ -1,0 +1,1 @@
+"""What tests share: hypothesis strategies, scenes without symmetry, toy models. Tests only."""
