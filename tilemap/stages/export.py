@@ -1,0 +1,106 @@
+"""Export: stream one product, core by core, into a file that is verified before it is named."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from tilemap.area import CellArea
+from tilemap.errors import StoreError
+from tilemap.geometry import TileGrid, Window
+from tilemap.stores.cog import RasterProfile, partial_path, verify_cog, write_cog
+
+ByteArray = npt.NDArray[np.uint8]
+ReadCore = Callable[[Window], ByteArray]
+
+
+@dataclass(frozen=True)
+class ExportReceipt:
+    """What one export did.
+
+    Args:
+        path: the product's final name; until ``publish`` it is ``path + ".partial"``.
+        bytes: size of the file.
+        sha256: digest of the file.
+        counts: pixels per stored number, 256 of them.
+        areas_km2: true area per stored number, 256 of them; None where there is no CRS.
+        seconds: wall time.
+    """
+
+    path: Path
+    bytes: int
+    sha256: str
+    counts: tuple[int, ...]
+    areas_km2: tuple[float, ...] | None
+    seconds: float
+
+
+def count_values(pixels: ByteArray) -> npt.NDArray[np.int64]:
+    """Pixels per stored number, int64 (256,)."""
+    flat = np.ascontiguousarray(pixels).reshape(-1)
+    # Two bytes at a time: counting is bound by the number of elements.
+    pairs = np.bincount(flat[: flat.size // 2 * 2].view(np.uint16), minlength=1 << 16)
+    table = pairs.reshape(256, 256)
+    counts = table.sum(axis=0) + table.sum(axis=1)
+    if flat.size % 2:
+        counts[flat[-1]] += 1
+    return counts.astype(np.int64)
+
+
+def export_raster(
+    read_core: ReadCore, grid: TileGrid, profile: RasterProfile, path: Path, scratch: Path
+) -> ExportReceipt:
+    """Write one product and verify it against a second read of the store.
+
+    The verified file is left as ``path + ".partial"``: ``tilemap.stores.cog.publish`` names it,
+    so that products which belong together appear together.
+
+    Args:
+        read_core: pixels of one core, uint8 (y, x), the same each time it is asked.
+        grid: the cores; its scene is the profile's shape.
+        profile: what the file looks like.
+        path: the product's final name.
+        scratch: folder for temporary files.
+
+    Raises:
+        StoreError: if the file cannot be written or differs from the store. Nothing is left
+            behind then.
+    """
+    start = time.perf_counter()
+    if grid.scene != profile.shape:
+        raise StoreError(f"grid and geobox must agree in shape: {grid.scene}, {profile.shape}")
+    counts = np.zeros(256, dtype=np.int64)
+    areas = np.zeros(256, dtype=np.float64)
+    cell = CellArea(profile.geobox)
+
+    def windows(count: bool) -> Iterator[tuple[Window, ByteArray]]:
+        for tile in grid.tiles():
+            window = grid.core_window(tile)
+            pixels = read_core(window)
+            if count:
+                here = count_values(pixels)
+                counts[:] += here
+                areas[:] += here * cell.mean_km2(window)
+            yield window, pixels
+
+    receipt = write_cog(path, profile, windows(count=True), scratch)
+    try:
+        verify_cog(receipt.partial, profile, windows(count=False))
+    except BaseException:
+        partial_path(path).unlink(missing_ok=True)
+        raise
+    known = cell.known and math.isfinite(areas.sum())
+    return ExportReceipt(
+        path=path,
+        bytes=receipt.bytes,
+        sha256=receipt.sha256,
+        counts=tuple(int(n) for n in counts),
+        areas_km2=tuple(float(a) for a in areas) if known else None,
+        seconds=time.perf_counter() - start,
+    )

@@ -1,0 +1,353 @@
+"""Cloud-optimised GeoTIFFs: written by streaming, read back, published by one rename.
+
+The GTiff driver takes windows in any order but lays them out as they come; the COG driver lays
+them out well but only copies. So windows go into an uncompressed temporary file, and its copy is
+the product: the same pixels give the same bytes, whatever the order of the windows.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+import rasterio.shutil
+import rasterio.windows
+from odc.geo.geobox import GeoBox
+from rasterio._err import CPLE_BaseError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+from tilemap.errors import StoreError
+from tilemap.geometry import Window
+
+ByteArray = npt.NDArray[np.uint8]
+Color = tuple[int, int, int]
+
+BLOCK = 512
+CACHE_BYTES = 32 << 20
+COPY_SLACK_BYTES = 1 << 20
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@dataclass(frozen=True)
+class RasterProfile:
+    """What one product looks like: a uint8 raster of one band.
+
+    Args:
+        geobox: shape, geotransform and CRS; without a CRS the file has none either.
+        nodata: stored number that means "not observed", 0..255.
+        palette: colour per stored number, three numbers 0..255 each; None for a gray raster.
+        names: class name per stored number; stored as tags ``CLASS_<number>``.
+        overview: how overviews are made: "mode" for classes, "average" for quantities.
+        tags: further tags of the file.
+        description: of the band.
+
+    Raises:
+        StoreError: if the stored numbers or colours are out of range, or a palette is averaged.
+    """
+
+    geobox: GeoBox
+    nodata: int = 255
+    palette: dict[int, Color] | None = None
+    names: dict[int, str] | None = None
+    overview: Literal["mode", "average"] = "average"
+    tags: dict[str, str] = field(default_factory=dict)
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        numbers = [self.nodata, *(self.palette or ()), *(self.names or ())]
+        parts = [part for color in (self.palette or {}).values() for part in color]
+        for value in numbers + parts:
+            if not 0 <= value <= 255:
+                raise StoreError(f"values and colours must lie between 0 and 255, got {value}")
+        if self.palette is not None and self.overview == "average":
+            raise StoreError("classes cannot be averaged: a palette needs overview='mode'")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, columns)."""
+        rows, cols = self.geobox.shape
+        return int(rows), int(cols)
+
+    @property
+    def all_tags(self) -> dict[str, str]:
+        """``tags`` and one tag per class name."""
+        names = {f"CLASS_{value}": name for value, name in sorted((self.names or {}).items())}
+        return {**self.tags, **names}
+
+    @property
+    def colormap(self) -> dict[int, tuple[int, int, int, int]] | None:
+        """All 256 entries as the file has them: nodata transparent, unused numbers black."""
+        if self.palette is None:
+            return None
+        full = {value: (*self.palette.get(value, (0, 0, 0)), 255) for value in range(256)}
+        full[self.nodata] = (*full[self.nodata][:3], 0)
+        return full
+
+
+@dataclass(frozen=True)
+class CogReceipt:
+    """What ``write_cog`` left behind: a whole file that has not got its name yet."""
+
+    partial: Path
+    bytes: int
+    sha256: str
+
+
+def partial_path(path: Path) -> Path:
+    """Where a product waits until it is verified: ``<path>.partial``."""
+    return path.with_name(path.name + ".partial")
+
+
+def write_cog(
+    path: Path,
+    profile: RasterProfile,
+    windows: Iterable[tuple[Window, ByteArray]],
+    scratch: Path,
+) -> CogReceipt:
+    """Stream windows into ``<path>.partial``, a COG, flushed to the disk.
+
+    Args:
+        path: the product's final name; not touched here.
+        profile: what the file looks like.
+        windows: a partition of the raster in any order, each with its pixels, uint8 (y, x).
+        scratch: folder for temporary files, on a disk with a byte and a half per pixel to spare.
+
+    Returns:
+        The file's place, size and digest. Equal pixels give equal bytes.
+
+    Raises:
+        StoreError: if the windows do not partition the raster, an array does not fit its window,
+            or the disk is full. Nothing is left behind then.
+    """
+    partial = partial_path(path)
+    folder = scratch / f"cog-{path.name}"
+    try:
+        with _storing(path):
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            _check_space(folder, profile.shape)
+            flat = folder / "flat.tif"
+            with _gdal(folder):
+                _write_flat(flat, profile, windows)
+                rasterio.shutil.copy(flat, partial, driver="COG", **_cog_options(profile))
+            _fsync(partial)
+            return CogReceipt(partial, partial.stat().st_size, _sha256(partial))
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def verify_cog(
+    partial: Path, profile: RasterProfile, windows: Iterable[tuple[Window, ByteArray]]
+) -> None:
+    """Read a product back and compare it with what it must hold, exactly.
+
+    Args:
+        partial: the file, under whatever name.
+        profile: what it must look like.
+        windows: a partition of the raster with the pixels it must hold, uint8 (y, x).
+
+    Raises:
+        StoreError: naming the first difference.
+    """
+    with _storing(partial), _gdal(), _open(partial) as file:
+        _check_frame(file, partial, profile)
+        for window, expected in _partition(windows, profile.shape):
+            stored = file.read(1, window=_rasterio_window(window))
+            if not np.array_equal(stored, expected):
+                row, col = np.argwhere(stored != expected)[0]
+                raise StoreError(
+                    f"{partial} must hold {expected[row, col]} at row {window.top + row}, "
+                    f"column {window.left + col}, got {stored[row, col]}; run the export again"
+                )
+
+
+def publish(partial: Path, final: Path) -> None:
+    """Give a verified product its name; its sidecars must be there already.
+
+    Raises:
+        StoreError: if it cannot be renamed.
+    """
+    with _storing(final):
+        os.replace(partial, final)
+        _fsync(final.parent)
+
+
+def _check_frame(file: Any, path: Path, profile: RasterProfile) -> None:
+    """Everything but the pixels."""
+    crs = profile.geobox.crs
+    expected_crs = None if crs is None else rasterio.CRS.from_user_input(crs.to_wkt())
+    affine = tuple(profile.geobox.affine)[:6]
+    size = max(abs(affine[0]) + abs(affine[1]), abs(affine[3]) + abs(affine[4]))
+    near = np.allclose(tuple(file.transform)[:6], affine, rtol=1e-12, atol=1e-9 * size)
+    tags = file.tags()
+    palette = None if profile.palette is None else file.colormap(1)
+    reduced = max(profile.shape) > BLOCK
+    for what, must, got in (
+        ("shape", profile.shape, file.shape),
+        ("dtype", ("uint8",), file.dtypes),
+        ("geotransform", affine, affine if near else tuple(file.transform)[:6]),
+        ("CRS", expected_crs, file.crs),
+        ("nodata", profile.nodata, file.nodata),
+        ("palette", profile.colormap, palette),
+        ("tags", profile.all_tags, {key: tags.get(key) for key in profile.all_tags}),
+        ("layout", "COG", file.tags(ns="IMAGE_STRUCTURE").get("LAYOUT")),
+        ("overviews", reduced, bool(file.overviews(1))),
+    ):
+        if must != got:
+            raise StoreError(f"{path} must have {what} {must}, got {got}")
+
+
+def _write_flat(
+    path: Path, profile: RasterProfile, windows: Iterable[tuple[Window, ByteArray]]
+) -> None:
+    """The uncompressed temporary file, with all that the copy cannot be given afterwards."""
+    rows, cols = profile.shape
+    crs, affine = profile.geobox.crs, profile.geobox.affine
+    options: dict[str, Any] = {
+        "driver": "GTiff",
+        "width": cols,
+        "height": rows,
+        "count": 1,
+        "dtype": "uint8",
+        "nodata": profile.nodata,
+        "tiled": True,
+        "blockxsize": BLOCK,
+        "blockysize": BLOCK,
+        "BIGTIFF": "IF_SAFER",
+    }
+    if crs is not None:
+        options["crs"] = crs.to_wkt()
+    if not affine.is_identity:
+        options["transform"] = affine
+    with _open(path, "w", **options) as file:
+        if profile.colormap is not None:
+            file.write_colormap(1, profile.colormap)
+        file.update_tags(**profile.all_tags)
+        if profile.description:
+            file.set_band_description(1, profile.description)
+        for window, pixels in _partition(windows, profile.shape):
+            file.write(pixels, 1, window=_rasterio_window(window))
+
+
+def _cog_options(profile: RasterProfile) -> dict[str, str]:
+    # ZSTD 1 is as small as DEFLATE 6 on class maps at a third less time; the predictor
+    # (differences along a row) helps quantities and hurts classes.
+    return {
+        "COMPRESS": "ZSTD",
+        "LEVEL": "1",
+        "PREDICTOR": "NO" if profile.overview == "mode" else "YES",
+        "BLOCKSIZE": str(BLOCK),
+        "OVERVIEW_RESAMPLING": profile.overview.upper(),
+        "BIGTIFF": "IF_SAFER",
+        "NUM_THREADS": "1",
+    }
+
+
+def _partition(
+    windows: Iterable[tuple[Window, ByteArray]], shape: tuple[int, int]
+) -> Iterator[tuple[Window, ByteArray]]:
+    """Pass windows on, and refuse a gap, an overlap by count, or an array of another shape."""
+    scene = Window(0, 0, *shape)
+    seen: set[Window] = set()
+    pixels = 0
+    for window, array in windows:
+        if window in seen or not scene.contains(window):
+            raise StoreError(f"each window must come once and lie in {shape}, got {window}")
+        if array.shape != window.shape or array.dtype != np.uint8:
+            raise StoreError(
+                f"{window} needs uint8 pixels of shape {window.shape}, "
+                f"got {array.dtype} {array.shape}"
+            )
+        seen.add(window)
+        pixels += window.size
+        yield window, array
+    if pixels != scene.size:
+        raise StoreError(f"windows must cover {scene.size} pixels once, they cover {pixels}")
+
+
+def _rasterio_window(window: Window) -> Any:
+    return rasterio.windows.Window(window.left, window.top, window.width, window.height)
+
+
+@contextmanager
+def _open(path: Path, mode: str = "r", **options: Any) -> Iterator[Any]:
+    """A rasterio dataset; a missing geotransform is no reason to warn."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        file = rasterio.open(path, mode, **options)
+    with file:
+        yield file
+
+
+@contextmanager
+def _gdal(scratch: Path | None = None) -> Iterator[None]:
+    """GDAL with a small cache, no sidecar files of its own, temporary files in ``scratch``."""
+    options: dict[str, Any] = {
+        "GDAL_CACHEMAX": CACHE_BYTES,
+        "GDAL_PAM_ENABLED": "NO",
+        "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    }
+    if scratch is not None:
+        options["CPL_TMPDIR"] = str(scratch)
+    with rasterio.Env(**options):
+        yield
+
+
+@contextmanager
+def _storing(path: Path) -> Iterator[None]:
+    """Turn the errors of the disk and of GDAL into ours."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except (OSError, RasterioError, CPLE_BaseError) as error:
+        full = getattr(error, "errno", None) in NO_SPACE or _free(path) < COPY_SLACK_BYTES
+        if full:
+            raise StoreError(
+                f"no space left to write {path}; free some, or choose another --out"
+            ) from error
+        raise StoreError(f"cannot write or read {path}: {error}") from error
+
+
+def _free(path: Path) -> int:
+    """Bytes free for us on the disk that holds ``path`` or its nearest existing parent."""
+    for folder in (path, *path.parents):
+        if folder.exists():
+            return shutil.disk_usage(folder).free
+    return 0
+
+
+def _check_space(folder: Path, shape: tuple[int, int]) -> None:
+    need, free = shape[0] * shape[1], _free(folder)
+    if free < need:
+        raise StoreError(
+            f"no space: {folder} needs {need / 1e6:,.0f} MB for temporary files, "
+            f"{free / 1e6:,.0f} MB are free; free some, or choose another --out"
+        )
+
+
+def _fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
