@@ -1,1 +1,276 @@
 """What tests share: hypothesis strategies, scenes without symmetry, toy models. Tests only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+from hypothesis import strategies as st
+
+from tilemap.errors import ModelError
+from tilemap.geometry import TileGrid, Window
+from tilemap.models.card import ClassInfo, ModelCard
+
+if TYPE_CHECKING:
+    from affine import Affine
+
+    from tilemap.models.protocol import Model
+
+FloatArray = npt.NDArray[np.float32]
+
+# --- strategies --------------------------------------------------------------------------------
+
+
+@st.composite
+def windows(draw: st.DrawFn, low: int = -40, high: int = 60, longest: int = 40) -> Window:
+    """Windows of 0..longest pixels a side that begin in ``low..high``; some of them empty."""
+    top, left = draw(st.integers(low, high)), draw(st.integers(low, high))
+    height, width = draw(st.integers(0, longest)), draw(st.integers(0, longest))
+    return Window(top, left, top + height, left + width)
+
+
+@st.composite
+def grids(draw: st.DrawFn, longest: int = 70, strides: Sequence[int] = (1, 2, 3, 8)) -> TileGrid:
+    """Valid grids over scenes of 1..longest pixels a side, ragged edges and one tile included."""
+    stride = draw(st.sampled_from(strides))
+    core = stride * draw(st.integers(1, max(1, 24 // stride)))
+    halo = stride * draw(st.integers(0, max(1, 12 // stride)))
+    return TileGrid(
+        scene=(draw(st.integers(1, longest)), draw(st.integers(1, longest))),
+        core=core,
+        halo=halo,
+        blend=draw(st.integers(0, min(halo, core // 2))),
+        stride=stride,
+        fixed=draw(st.booleans()),
+    )
+
+
+# --- scenes ------------------------------------------------------------------------------------
+
+
+def random_scene(
+    shape: tuple[int, int] = (75, 110),
+    bands: int = 3,
+    seed: int = 0,
+    dtype: npt.DTypeLike = np.uint16,
+) -> npt.NDArray[np.generic]:
+    """A made-up scene: waves, a slope and noise, different in every band and direction.
+
+    Args:
+        shape: rows and columns; better oblong and odd, so that a swapped axis shows.
+        bands: number of bands.
+        seed: of the noise and of the waves' direction and phase.
+        dtype: an integer type is filled with reflectance * 10000 (or * 255 if it has 8 bits), a
+            floating one with reflectance.
+
+    Returns:
+        (band, y, x) of that dtype; never 0, so that 0 may mean nodata.
+    """
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[: shape[0], : shape[1]].astype(np.float64)
+    planes = []
+    for _ in range(bands):
+        down, right, phase = rng.uniform(0.05, 0.25), rng.uniform(0.05, 0.25), rng.uniform(0, 6)
+        wave = np.sin(down * y + right * x + phase) * np.cos(right * y - 0.5 * down * x)
+        slope = 0.15 * y / shape[0] + 0.3 * x / shape[1]
+        noise = rng.uniform(0, 0.05, shape)
+        planes.append(np.clip(0.25 + 0.25 * wave + slope + noise, 0.01, 1.0))
+    scene = np.stack(planes)
+    dtype = np.dtype(dtype)
+    if dtype.kind == "f":
+        return scene.astype(dtype)
+    stored: npt.NDArray[np.generic] = np.rint(scene * (255 if dtype.itemsize == 1 else 10000))
+    return stored.astype(dtype)
+
+
+def write_geotiff(
+    path: Path,
+    array: npt.NDArray[np.generic],
+    *,
+    crs: str | None = "EPSG:32618",
+    transform: Affine | None = None,
+    names: Sequence[str] = (),
+    scale: float | None = None,
+    **profile: object,
+) -> Path:
+    """Write an array as a GeoTIFF.
+
+    Args:
+        path: of the new file.
+        array: (band, y, x).
+        crs: None for a plain image.
+        transform: default 10 m pixels, north up, from (400000, 4100000).
+        names: band descriptions.
+        scale: declared for every band, with offset 0.
+        profile: more of rasterio's creation options, such as ``nodata``.
+
+    Returns:
+        The path.
+    """
+    import rasterio
+    from affine import Affine
+
+    if transform is None:
+        transform = Affine(10, 0, 400_000, 0, -10, 4_100_000)
+    count, height, width = array.shape
+    with rasterio.open(
+        path,
+        "w",
+        driver="GTiff",
+        count=count,
+        height=height,
+        width=width,
+        dtype=array.dtype.name,
+        crs=crs,
+        transform=transform,
+        **profile,
+    ) as file:
+        file.write(array)
+        for index, name in enumerate(names, 1):
+            file.set_band_description(index, name)
+        if scale is not None:
+            file.scales = (scale,) * count
+            file.offsets = (0.0,) * count
+    return path
+
+
+# --- toy models --------------------------------------------------------------------------------
+
+_COLORS = ("#1f78b4", "#33a02c", "#e31a1c", "#ff7f00", "#6a3d9a", "#b15928", "#a6cee3", "#b2df8a")
+
+
+def toy_card(
+    model: str = "box",
+    *,
+    bands: Sequence[str] = ("red", "green", "nir"),
+    classes: int = 4,
+    context: int = 3,
+    stride: int = 1,
+    patch: int | None = None,
+    seed: int = 0,
+) -> ModelCard:
+    """A card that :func:`load_toy` makes a model of; it travels to a Dask worker by itself.
+
+    Args:
+        model: "box" (looks exactly ``context`` pixels around each pixel) or "pool" (the same, and
+            the mean of the whole patch: no bound).
+        bands: common names.
+        classes: 2 to 8; class i has value i + 1, so that order and value cannot be confused.
+        context: pixels.
+        stride: the card's; the toy itself has none.
+        patch: the card's only size, if it has one.
+        seed: of the weights.
+    """
+    return ModelCard(
+        name=f"toy-{model}",
+        title="Toy",
+        description="No meaning, but known properties.",
+        license="Apache-2.0",
+        bands=tuple(bands),
+        patch=patch,
+        stride=stride,
+        activation="softmax",
+        classes=tuple(
+            ClassInfo(value=index + 1, name=f"class {index + 1}", color=_COLORS[index])
+            for index in range(classes)
+        ),
+        architecture={"toy": model, "context": context, "seed": seed},
+        context=context if model == "box" else None,
+        weights="toy.none",
+        sha256="0" * 64,
+    )
+
+
+def load_toy(card: ModelCard) -> Model:
+    """The model of a :func:`toy_card`; a module-level function, so workers find it by name.
+
+    Raises:
+        ModelError: if it is no such card.
+    """
+    toys: dict[str, type[BoxModel]] = {"box": BoxModel, "pool": PoolingModel}
+    name = str(card.architecture.get("toy"))
+    if name not in toys:
+        raise ModelError(f"a toy must be one of {', '.join(toys)}, got {name}")
+    return toys[name](card)
+
+
+class BoxModel:
+    """Box mean of the (2 * context + 1)^2 pixels around each, then the nearest of seeded centres.
+
+    Each class has a centre between 0.15 and 0.75 in every band; its probability falls with the
+    fourth power of the distance, so that on reflectance every class wins somewhere.
+
+    Beyond the patch it sees zeros, as a convolution does, so that too small a halo shows. Only
+    sums, products and quotients of single pixels in a fixed order, in float64: equal
+    neighbourhoods give equal bits wherever they lie in whatever patch.
+
+    Args:
+        card: of :func:`toy_card`.
+    """
+
+    def __init__(self, card: ModelCard) -> None:
+        self._card = card
+        self._context = int(card.architecture["context"])
+        rng = np.random.default_rng(int(card.architecture["seed"]))
+        levels = np.linspace(0.15, 0.75, len(card.classes))
+        self._centres = np.stack([rng.permutation(levels) for _ in card.bands], axis=1)
+
+    @property
+    def card(self) -> ModelCard:
+        """What the model is."""
+        return self._card
+
+    @property
+    def backend(self) -> str:
+        """For the record of the run."""
+        return "toy float64 cpu"
+
+    def _features(self, image: FloatArray) -> npt.NDArray[np.float64]:
+        """Box mean, float64 (band, y, x)."""
+        k = self._context
+        sums: npt.NDArray[np.float64] = np.pad(image.astype(np.float64), ((0, 0), (k, k), (k, k)))
+        for axis in (1, 2):
+            length = sums.shape[axis] - 2 * k
+            shifted = [np.take(sums, range(i, i + length), axis) for i in range(2 * k + 1)]
+            sums = shifted[0]
+            for part in shifted[1:]:
+                sums = sums + part
+        return np.asarray(sums / (2 * k + 1) ** 2)
+
+    def predict(self, image: FloatArray, crop: Window | None = None) -> FloatArray:
+        """Probabilities of one patch; see :class:`tilemap.models.protocol.Model`."""
+        card = self._card
+        height, width = image.shape[1:]
+        if image.shape[0] != len(card.bands) or height % card.stride or width % card.stride:
+            raise ModelError(
+                f"a patch must be ({len(card.bands)}, y, x) with y and x multiples of "
+                f"{card.stride}, got {image.shape}"
+            )
+        if card.patch is not None and (height, width) != (card.patch, card.patch):
+            raise ModelError(f"a patch must have {card.patch} pixels a side, got {image.shape}")
+        features = self._features(image)
+        scores = []
+        for centre in self._centres:
+            distance = np.full((height, width), 1e-3)
+            for at, plane in zip(centre, features, strict=True):
+                distance = distance + (plane - at) * (plane - at)
+            # no exp: its rounding may depend on the position
+            scores.append(1.0 / (distance * distance))
+        total = scores[0]
+        for score in scores[1:]:
+            total = total + score
+        probability = np.stack([score / total for score in scores]).astype(np.float32)
+        if crop is None:
+            return probability
+        return np.ascontiguousarray(probability[:, *crop.slices()])
+
+
+class PoolingModel(BoxModel):
+    """A box model that also sees the mean of its whole patch: its context has no bound."""
+
+    def _features(self, image: FloatArray) -> npt.NDArray[np.float64]:
+        pooled = image.astype(np.float64).mean(axis=(1, 2), keepdims=True)
+        return super()._features(image) + 0.25 * (pooled - 0.4)
