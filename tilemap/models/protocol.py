@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from tilemap.errors import ModelError
 from tilemap.geometry import Window
 from tilemap.models.card import ModelCard
 
@@ -43,3 +44,31 @@ class Model(Protocol):
             ModelError: if the image does not fit the card.
         """
         ...
+
+
+def check_image(card: ModelCard, image: FloatArray) -> None:
+    """The image is a patch the card's model takes.
+
+    Args:
+        card: what the model is.
+        image: (band, y, x).
+
+    Raises:
+        ModelError: saying what must hold and what came.
+    """
+    if image.ndim != 3 or image.shape[0] != len(card.bands):
+        raise ModelError(
+            f"{card.name} takes {len(card.bands)} bands ({', '.join(card.bands)}) as "
+            f"(band, y, x), got an array of shape {image.shape}"
+        )
+    sides = image.shape[1:]
+    if card.patch is not None and sides != (card.patch, card.patch):
+        raise ModelError(
+            f"{card.name} takes patches of {card.patch} x {card.patch} only, "
+            f"got {sides[0]} x {sides[1]}"
+        )
+    if min(sides) < 1 or sides[0] % card.stride or sides[1] % card.stride:
+        raise ModelError(
+            f"{card.name} takes sides that are multiples of {card.stride}, "
+            f"got {sides[0]} x {sides[1]}"
+        )

@@ -1,0 +1,151 @@
+"""A trained ONNX file, run by ONNX Runtime on the CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tilemap.errors import ModelError, UnavailableError
+from tilemap.models.protocol import FloatArray, check_image
+
+if TYPE_CHECKING:
+    from tilemap.geometry import Window
+    from tilemap.models.card import ModelCard
+
+
+class OnnxModel:
+    """An ONNX file behind the protocol.
+
+    Args:
+        card: what the file is said to be.
+        path: the ``.onnx`` file.
+        threads: threads within one forward, 1 or more.
+
+    Raises:
+        UnavailableError: if ONNX Runtime is not installed.
+        ModelError: if the file is no ONNX model, or contradicts the card.
+    """
+
+    def __init__(self, card: ModelCard, path: Path, threads: int = 1) -> None:
+        self._card = card
+        self._session = _session(path, threads)
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        if len(inputs) != 1:
+            raise ModelError(
+                f"{path.name}: a model must have one input, got {[i.name for i in inputs]}"
+            )
+        _check_shape(path.name, "input", inputs[0], card, (len(card.bands),))
+        planes: tuple[int, ...] = (len(card.classes),)
+        if card.activation == "sigmoid" and len(card.classes) == 2:
+            planes = (1, 2)
+        _check_shape(path.name, "output", outputs[0], card, planes)
+        self._input, self._output = inputs[0].name, outputs[0].name
+
+    @property
+    def card(self) -> ModelCard:
+        """What the model is."""
+        return self._card
+
+    @property
+    def backend(self) -> str:
+        """For the record of the run."""
+        return "onnxruntime float32 cpu"
+
+    def predict(self, image: FloatArray, crop: Window | None = None) -> FloatArray:
+        """See ``protocol.Model.predict``."""
+        check_image(self._card, image)
+        nhwc = self._card.layout == "NHWC"
+        batch = image.transpose(1, 2, 0)[None] if nhwc else image[None]
+        feed = {self._input: np.ascontiguousarray(batch, dtype=np.float32)}
+        try:
+            planes = self._session.run([self._output], feed)[0][0]
+        except Exception as error:
+            raise ModelError(f"{self._card.name}: {_first_line(error)}") from error
+        planes = planes.transpose(2, 0, 1) if nhwc else planes
+        if planes.shape[1:] != image.shape[1:]:
+            raise ModelError(
+                f"{self._card.name}: the output must be as large as the input "
+                f"{image.shape[1:]}, got {planes.shape[1:]}"
+            )
+        if crop is not None:
+            planes = planes[:, crop.top : crop.bottom, crop.left : crop.right]
+        return to_probability(planes, self._card)
+
+
+def to_probability(planes: FloatArray, card: ModelCard) -> FloatArray:
+    """What a file gives, as probabilities of the card's classes.
+
+    Args:
+        planes: float32 (plane, y, x), as ``card.activation`` says; a single sigmoid plane is
+            the probability of the second of two classes.
+        card: for ``activation``, ``classes`` and ``temperature`` (which divides logits; of
+            softmax planes the logarithm is the logits).
+
+    Returns:
+        Probability, float32 (class, y, x), C-contiguous, sums to 1 over class.
+    """
+    if card.activation == "sigmoid":
+        if len(planes) == 1:
+            return np.concatenate([1 - planes, planes])
+        total = np.maximum(planes.sum(axis=0), np.finfo(np.float32).tiny)
+        return np.ascontiguousarray(planes / total)
+    if card.activation == "softmax" and card.temperature == 1:
+        return np.ascontiguousarray(planes)
+    if card.activation == "softmax":
+        planes = np.log(np.maximum(planes, np.finfo(np.float32).tiny))
+    powers = np.exp((planes - planes.max(axis=0)) / np.float32(card.temperature))
+    return np.ascontiguousarray(powers / powers.sum(axis=0), dtype=np.float32)
+
+
+def _session(path: Path, threads: int) -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise UnavailableError(
+            f"{path.name} needs ONNX Runtime: pip install 'tilemap[onnx]'"
+        ) from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # The arena keeps the largest block of every size it has seen, and the patterns one plan per
+    # input shape: with ragged tiles the memory of a worker would creep up.
+    options.enable_cpu_mem_arena = False
+    options.enable_mem_pattern = False
+    # Idle threads that spin take the core of the neighbouring worker.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:
+        raise ModelError(f"{path.name} is not a model: {_first_line(error)}") from error
+
+
+def _check_shape(
+    file: str, what: str, node: Any, card: ModelCard, planes: tuple[int, ...]
+) -> None:
+    """Number of axes, planes and fixed sizes of one end of the graph agree with the card."""
+    says = f"card says {card.layout}, {' or '.join(map(str, planes))} planes" + (
+        f" of {card.patch} x {card.patch}" if card.patch else ""
+    )
+    shape = list(node.shape)
+    got = f"{file} has {what} {node.name} {shape} {node.type}"
+    if node.type != "tensor(float)" or len(shape) != 4:
+        raise ModelError(f"{what} must be float32 with four axes: {got}")
+    axis = 1 if card.layout == "NCHW" else 3
+    sides = shape[2:] if card.layout == "NCHW" else shape[1:3]
+    fixed = [side for side in sides if isinstance(side, int)]
+    if isinstance(shape[axis], int) and shape[axis] not in planes:
+        raise ModelError(f"{what} does not fit: {says}; {got}")
+    if what == "input" and any(side != card.patch for side in fixed):
+        raise ModelError(f"{what} does not fit: {says}; {got}")
+    if isinstance(shape[0], int) and shape[0] != 1:
+        raise ModelError(f"{what} must take one patch at a time: {got}")
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return text[0][:200] if text else type(error).__name__
