@@ -56,15 +56,16 @@ class CellArea:
         return self._outline_m2(self._geod, window) / window.size / 1e6
 
     def _geographic_m2(self, geod: Geod, window: Window) -> float:
-        _, north = self._affine @ (window.left, window.top)
-        _, south = self._affine @ (window.left, window.bottom)
+        north = self._affine.f + self._affine.e * window.top
+        south = self._affine.f + self._affine.e * window.bottom
         width = abs(self._affine.a) * window.width * self._radians
         zones = zone_m2(np.array([north, south]) * self._radians, geod.a, geod.es)
         return float(abs(zones[0] - zones[1]) * width)
 
     def _outline_m2(self, geod: Geod, window: Window) -> float:
         rows, cols = outline(window, EDGE_POINTS)
-        x, y = self._affine @ (cols, rows)
+        a, b, c, d, e, f = tuple(self._affine)[:6]
+        x, y = a * cols + b * rows + c, d * cols + e * rows + f
         lon, lat = self._to_degrees.transform(x, y)
         if not (np.isfinite(lon).all() and np.isfinite(lat).all()):
             return math.nan

@@ -50,7 +50,7 @@ def count_values(pixels: ByteArray) -> npt.NDArray[np.int64]:
     counts = table.sum(axis=0) + table.sum(axis=1)
     if flat.size % 2:
         counts[flat[-1]] += 1
-    return counts.astype(np.int64)
+    return np.asarray(counts, dtype=np.int64)
 
 
 def export_raster(
