@@ -272,5 +272,5 @@ class PoolingModel(BoxModel):
     """A box model that also sees the mean of its whole patch: its context has no bound."""
 
     def _features(self, image: FloatArray) -> npt.NDArray[np.float64]:
-        pooled = image.astype(np.float64).mean(axis=(1, 2), keepdims=True)
-        return super()._features(image) + 0.25 * (pooled - 0.4)
+        pooled = image.mean(axis=(1, 2), keepdims=True, dtype=np.float64)
+        return np.asarray(super()._features(image) + 0.25 * (pooled - 0.4))
