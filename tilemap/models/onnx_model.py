@@ -117,16 +117,12 @@ def _session(path: Path, threads: int) -> Any:
     # Idle threads that spin take the core of the neighbouring worker.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        return onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"]
-        )
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise ModelError(f"{path.name} is not a model: {_first_line(error)}") from error
 
 
-def _check_shape(
-    file: str, what: str, node: Any, card: ModelCard, planes: tuple[int, ...]
-) -> None:
+def _check_shape(file: str, what: str, node: Any, card: ModelCard, planes: tuple[int, ...]) -> None:
     """Number of axes, planes and fixed sizes of one end of the graph agree with the card."""
     says = f"card says {card.layout}, {' or '.join(map(str, planes))} planes" + (
         f" of {card.patch} x {card.patch}" if card.patch else ""

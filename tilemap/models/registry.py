@@ -190,9 +190,7 @@ def _changed(card: ModelCard, changes: dict[str, Any]) -> ModelCard:
     return card_from_fields({**card.model_dump(), **changes})
 
 
-def load(
-    ref: ModelRef, device: str = "cpu", precision: str = "float32", threads: int = 1
-) -> Model:
+def load(ref: ModelRef, device: str = "cpu", precision: str = "float32", threads: int = 1) -> Model:
     """Verify a model's file against its card and make it ready to run.
 
     Args:
