@@ -1,0 +1,180 @@
+"""The run directory: whose it is, who holds it, and what lies in it.
+
+::
+
+    OUT/landcover.tif, confidence.tif, sidecars, quicklook.png, report.html    the products
+    OUT/run.json                                                               what was run
+    OUT/stores/identity.json, tiles.zarr, predictions.zarr, map.zarr           to resume
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tilemap.errors import BusyError, OutputError
+
+Identity = dict[str, Any]
+STORES, RUN_FILE, IDENTITY_FILE = "stores", "run.json", "identity.json"
+OURS = ("landcover.", "confidence.", "quicklook.png", "report.html", RUN_FILE)
+"""How the names of what a run leaves begin; ``--fresh`` removes nothing else."""
+
+
+def digest_of(identity: Identity) -> str:
+    """Name of a run: the sha256 of its identity as canonical JSON."""
+    text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a file whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w") as file:
+        json.dump(value, file, indent=2)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def read_json(path: Path) -> Any | None:
+    """A JSON file's value; None if there is no such file, or it is none of ours."""
+    try:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError, json.JSONDecodeError):
+        return None
+
+
+def differences(before: Any, now: Any, name: str = "") -> list[str]:
+    """What differs between two identities, one short line each.
+
+    >>> differences({"grid": {"core": 512}}, {"grid": {"core": 960}})
+    ['grid.core was 512, now 960']
+    """
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = sorted(before.keys() | now.keys())
+        return [
+            line
+            for key in keys
+            for line in differences(before.get(key), now.get(key), f"{name}.{key}".lstrip("."))
+        ]
+    if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        return [
+            line
+            for index, (one, two) in enumerate(zip(before, now, strict=True))
+            for line in differences(one, two, f"{name}[{index}]")
+        ]
+    if before == now:
+        return []
+    return [f"{name} was {_short(before)}, now {_short(now)}"]
+
+
+def _short(value: Any) -> str:
+    text = str(value) if not isinstance(value, str) else value
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+class RunDirectory:
+    """One output directory."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.stores = path / STORES
+        self.run_file = path / RUN_FILE
+        self.identity_file = self.stores / IDENTITY_FILE
+
+    def previous(self) -> Identity | None:
+        """Identity of the run that lies here, finished or not; None if there is none."""
+        identity = read_json(self.identity_file)
+        if identity is None:
+            identity = (read_json(self.run_file) or {}).get("identity")
+        return identity
+
+    def check(self, identity: Identity, fresh: bool) -> None:
+        """The directory is free, or belongs to this very run, or may be started anew.
+
+        Raises:
+            OutputError: saying whose it is and what differs. Nothing is touched.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise OutputError(f"the output must be a directory, {self.path} is a file")
+        parent = next(p for p in (self.path, *self.path.absolute().parents) if p.exists())
+        if not os.access(parent, os.W_OK | os.X_OK):
+            raise OutputError(f"cannot create {self.path}: {parent} is not writable")
+        entries = sorted(p.name for p in self.path.iterdir()) if self.path.exists() else []
+        previous = self.previous()
+        if previous is None:
+            ours = set(entries) <= {STORES} and not self.identity_file.exists()
+            if entries and not (ours and self._only_partial_stores()):
+                raise OutputError(
+                    f"{self.path} must be empty or hold a run of tilemap, it holds "
+                    f"{', '.join(entries[:3])}{' ...' if len(entries) > 3 else ''}; give another --out"
+                )
+            return
+        lines = differences(previous, identity)
+        if lines and not fresh:
+            more = f" (and {len(lines) - 4} more)" if len(lines) > 4 else ""
+            raise OutputError(
+                f"{self.path} belongs to another run: {'; '.join(lines[:4])}{more}\n"
+                "give another --out, or --fresh to start this one anew"
+            )
+
+    def _only_partial_stores(self) -> bool:
+        names = {p.name for p in self.stores.iterdir()} if self.stores.exists() else set()
+        return all(name.endswith(".partial") for name in names)
+
+    @contextmanager
+    def hold(self) -> Iterator[bool]:
+        """Keep others out while the run lasts; yields whether the directory was made here.
+
+        The lock dies with the process that holds it.
+
+        Raises:
+            BusyError: if another process holds it.
+            OutputError: if the directory cannot be made.
+        """
+        made = next((p for p in reversed([self.path, *self.path.parents]) if not p.exists()), None)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            handle = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError as error:
+            raise OutputError(f"cannot create {self.path}: {error.strerror}") from error
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(handle)
+            raise BusyError(
+                f"{self.path} is held by another run of tilemap; wait for it or give another --out"
+            ) from error
+        try:
+            yield made is not None
+        finally:
+            os.close(handle)
+            if made is not None and not any(self.path.iterdir()):
+                self._remove_empty(made)
+
+    def _remove_empty(self, made: Path) -> None:
+        path = self.path
+        while True:
+            path.rmdir()
+            if path == made or any(path.parent.iterdir()):
+                return
+            path = path.parent
+
+    def clear(self) -> None:
+        """Remove what a run left here; anything else stays."""
+        self.remove_stores()
+        for entry in self.path.iterdir():
+            if entry.name.startswith(OURS) and not entry.is_dir():
+                entry.unlink()
+
+    def remove_stores(self) -> None:
+        """Remove what only a resumed run needs."""
+        shutil.rmtree(self.stores, ignore_errors=True)

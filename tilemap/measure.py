@@ -1,0 +1,217 @@
+"""What one tile costs: memory and seconds, measured in a process of its own before the run.
+
+A model's memory cannot be known from its file. So one patch is segmented in a fresh process that has
+loaded what a worker loads, at two sizes; between them memory is linear in the pixels of the patch.
+The figures are kept by model, patch and machine, so that only the first run pays for them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import pickle
+import platform
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tilemap import errors
+from tilemap.errors import TilemapError
+from tilemap.geometry import Tile, TileGrid, round_up
+from tilemap.models import registry
+
+if TYPE_CHECKING:
+    from tilemap.models.registry import ModelRef
+    from tilemap.scene import Scene
+
+MB = 1 << 20
+WORKER_SLACK_BYTES = 160 * MB
+"""GDAL's block cache (64 MiB), the codecs' buffers, and what a worker's connections take."""
+GRANULE = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What is measured.
+
+    Args:
+        side: height and width of the patch, pixels.
+    """
+
+    model: ModelRef
+    scene: Scene
+    side: int
+    device: str
+    precision: str
+    threads: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What tiles of a model cost in one worker.
+
+    Args:
+        device: where the model ran.
+        base_bytes: memory of a worker apart from the patch.
+        bytes_per_pixel: memory per pixel of the patch.
+        seconds_per_pixel: of one worker, per pixel of the patch.
+    """
+
+    device: str
+    base_bytes: int
+    bytes_per_pixel: float
+    seconds_per_pixel: float
+
+    def worker_bytes(self, patch: int) -> int:
+        """Bound of a worker's memory with patches of ``patch`` pixels a side."""
+        return int(self.base_bytes + self.bytes_per_pixel * patch * patch + WORKER_SLACK_BYTES)
+
+    def largest_patch(self, limit_bytes: int) -> int:
+        """Side of the largest patch whose bound is within the limit; 0 if none is."""
+        room = limit_bytes - WORKER_SLACK_BYTES - self.base_bytes
+        return int((max(room, 0) / self.bytes_per_pixel) ** 0.5)
+
+
+def resolve_device(model: ModelRef, device: str) -> str:
+    """ "auto" to "cuda" where the model can use it and one is there, else "cpu"."""
+    if device != "auto":
+        return device
+    if model.path.suffix == ".onnx":
+        return "cpu"
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def measure(trial: Trial) -> Cost:
+    """Cost of a model's tiles; from an earlier measurement where there is one.
+
+    Raises:
+        TilemapError: whatever kept the model from being loaded or run.
+    """
+    cache = registry.data_home() / "measured" / f"{_key(trial)}.json"
+    try:
+        return Cost(**json.loads(cache.read_text()))
+    except (OSError, ValueError, TypeError):
+        pass
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": str(trial.threads),
+        "MALLOC_TRIM_THRESHOLD_": str(1 << 34),
+        "MALLOC_MMAP_THRESHOLD_": str(1 << 34),
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "tilemap.measure"],
+        input=pickle.dumps(trial),
+        capture_output=True,
+        env=environment,
+        check=False,
+    )
+    if done.returncode != 0 or not done.stdout:
+        tail = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["no message"]
+        how = f"exit {done.returncode}" if done.returncode >= 0 else f"signal {-done.returncode}"
+        raise TilemapError(f"measuring one tile of {trial.model.card.name} failed ({how}): {tail[0]}")
+    answer = json.loads(done.stdout.splitlines()[-1])
+    if "error" in answer:
+        raise getattr(errors, answer["type"], TilemapError)(answer["error"])
+    cost = Cost(**answer)
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        partial = cache.with_suffix(f".{os.getpid()}")
+        partial.write_text(json.dumps(dataclasses.asdict(cost)))
+        partial.replace(cache)
+    except OSError:
+        pass  # a home that cannot be written only costs the next run some seconds
+    return cost
+
+
+def _key(trial: Trial) -> str:
+    from tilemap import __version__
+
+    parts = (
+        __version__, trial.model.digest, trial.side, trial.scene.dtype.str, trial.device,
+        trial.precision, trial.threads, platform.node(), platform.processor(), sys.version,
+        Path(__file__).stat().st_mtime_ns,
+    )  # fmt: skip
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+
+
+def _peak() -> int:
+    """High-water mark of resident memory since it was last reset, in bytes."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def _run_once(trial: Trial, side: int) -> tuple[int, float]:
+    """Peak bytes and seconds of one patch of ``side`` pixels, in this process."""
+    import numpy as np
+
+    from tilemap.stages.segment import segment_patch, standardise
+
+    card, scene = trial.model.card, trial.scene
+    model = registry.load(trial.model, trial.device, trial.precision, trial.threads)
+    margin = min(GRANULE, side // 4)
+    grid = TileGrid((side - 2 * margin,) * 2, side - 2 * margin, margin, 0)
+    random = np.random.default_rng(0)
+    image = random.integers(1, 3000, (len(card.bands), side, side)).astype(scene.dtype)
+    valid = np.ones((side, side), dtype=np.bool_)
+    tile = Tile(0, 0)
+    seconds = []
+    for _ in range(2):
+        start = time.perf_counter()
+        standard = standardise(image, valid, scene, card)
+        segment_patch(grid, tile, standard, valid, model)
+        seconds.append(time.perf_counter() - start)
+    return _peak(), min(seconds)
+
+
+def run_trial(trial: Trial) -> Cost:
+    """Measure in this process, which should do nothing else; see ``measure``."""
+    import tilemap.worker  # noqa: F401  what a worker has loaded counts
+
+    trial = dataclasses.replace(trial, device=resolve_device(trial.model, trial.device))
+    card = trial.model.card
+    if card.patch is not None:
+        small = large = card.patch
+    else:
+        large = round_up(trial.side, card.stride)
+        small = round_up(max(large // 2, card.stride), card.stride)
+    model = registry.load(trial.model, trial.device, trial.precision, trial.threads)
+    base = _peak()
+    del model
+    low, seconds = _run_once(trial, small)
+    high = low
+    if large > small:
+        high, seconds = _run_once(trial, large)
+        slope = max((high - low) / (large * large - small * small), 1.0)
+    else:
+        slope = max((high - base) / (large * large), 1.0)
+    return Cost(
+        device=trial.device,
+        base_bytes=max(base, int(high - slope * large * large)),
+        bytes_per_pixel=slope * 1.1,
+        seconds_per_pixel=seconds / (large * large),
+    )
+
+
+def main() -> None:
+    """Read a pickled trial from standard input, write its cost or its error as JSON."""
+    trial: Trial = pickle.load(sys.stdin.buffer)  # noqa: S301  from our own parent process
+    try:
+        answer = dataclasses.asdict(run_trial(trial))
+    except TilemapError as error:
+        answer = {"type": type(error).__name__, "error": str(error)}
+    sys.stdout.write(json.dumps(answer) + "\n")
+
+
+if __name__ == "__main__":
+    from tilemap.measure import main as run_main
+
+    run_main()

@@ -1,0 +1,223 @@
+"""What a run will do and cost, before it does anything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tilemap.errors import ConfigError, GridError, ModelError, SceneError, UsageError
+from tilemap.geometry import TileGrid, fit_core, round_up
+from tilemap.measure import Cost
+from tilemap.models.card import ModelCard
+from tilemap.scene import Scene
+from tilemap.stores.predictions import frame_windows
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+DEFAULT_PATCH = 1024
+DEFAULT_BLEND = 8
+LARGEST_BLEND = 16
+UNKNOWN_MARGIN = 56
+"""Pixels a model of unknown reach is given beyond the blend, until it is probed."""
+
+
+@dataclass(frozen=True, slots=True)
+class GridSettings:
+    """How the scene is cut, where the user says so; None lets the model and the scene decide.
+
+    Args:
+        core: side of the square a tile owns, pixels.
+        halo: margin read around it, pixels.
+        blend: half-width of the ramp between tiles, pixels.
+    """
+
+    core: int | None = None
+    halo: int | None = None
+    blend: int | None = None
+
+
+def margin_of(card: ModelCard) -> int:
+    """Pixels the model must see around a pixel: its context, else what the probe measured."""
+    return next((m for m in (card.context, card.halo) if m is not None), UNKNOWN_MARGIN)
+
+
+def choose_grid(
+    scene: tuple[int, int],
+    card: ModelCard,
+    settings: GridSettings,
+    largest_patch: int = DEFAULT_PATCH,
+) -> TileGrid:
+    """The grid of a run.
+
+    By default ``halo >= margin + blend``, so that even the outermost pixel that has weight is seen
+    with all the model looks at; the core fits the scene.
+
+    Raises:
+        GridError: if what the user set cannot hold for this model.
+    """
+    margin, stride = margin_of(card), card.stride
+    halo = settings.halo
+    if halo is None:
+        wanted = DEFAULT_BLEND if settings.blend is None else settings.blend
+        halo = round_up(margin + wanted, stride)
+    blend = settings.blend
+    if blend is None:
+        blend = min(LARGEST_BLEND, halo - margin if halo > margin else DEFAULT_BLEND, halo)
+    core = settings.core
+    if card.patch is not None:
+        fixed = card.patch - 2 * halo
+        if core not in (None, fixed):
+            raise GridError(
+                f"{card.name} takes patches of {card.patch} pixels only: core must be "
+                f"{card.patch} - 2 * halo = {fixed}, got {core}"
+            )
+        if fixed < stride:
+            raise GridError(
+                f"{card.name} takes patches of {card.patch} pixels only: halo must be below "
+                f"{card.patch // 2}, got {halo}"
+            )
+        core = fixed
+    elif core is None:
+        core = fit_core(scene, max(largest_patch, stride + 2 * halo), halo, stride)
+    if settings.blend is None:
+        blend = min(blend, core // 2)
+    return TileGrid(scene, core, halo, blend, stride, fixed=card.patch is not None)
+
+
+def match_bands(found: Sequence[str], card: ModelCard) -> None:
+    """The scene has every band the model takes.
+
+    Raises:
+        SceneError: naming both lists.
+    """
+    missing = [band for band in card.bands if band not in found]
+    if missing:
+        raise SceneError(
+            f"{card.name} needs the bands {', '.join(card.bands)}; the scene has "
+            f"{', '.join(found)}: {', '.join(missing)} missing (name the files' bands with --bands)"
+        )
+
+
+def check_units(scene: Scene, card: ModelCard) -> None:
+    """Stored numbers can be turned into the units the model takes.
+
+    Raises:
+        SceneError: if the model takes reflectance and integers come without a scale.
+    """
+    unscaled = [b.name for b in scene.bands if not b.scaled and not b.dtype.startswith("float")]
+    if card.units == "reflectance" and unscaled:
+        raise SceneError(
+            f"{card.name} takes reflectance (0..1), but {scene.name} stores {scene.dtype} without a "
+            "scale; say what one unit is with --scale, such as --scale 0.0001 for Sentinel-2"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run will do.
+
+    Args:
+        workers: processes that share the tiles.
+        store_bytes: bound of the stores on disk.
+        product_bytes: bound of products and temporary files.
+        worker_bytes: bound of the memory of one worker.
+        seconds: expected, start-up left out.
+    """
+
+    grid: TileGrid
+    workers: int
+    device: str
+    store_bytes: int
+    product_bytes: int
+    worker_bytes: int
+    seconds: float
+
+    @property
+    def disk_bytes(self) -> int:
+        """Everything on disk."""
+        return self.store_bytes + self.product_bytes
+
+    @property
+    def tasks(self) -> int:
+        """Segment and stitch each tile once, export two products."""
+        return 2 * self.grid.size + 2
+
+
+def make_plan(
+    grid: TileGrid, scene: Scene, card: ModelCard, cost: Cost, workers: int, keep_tiles: bool
+) -> Plan:
+    """Add up what the tiles of a grid take; every figure but the seconds is a bound."""
+    pixels = grid.scene[0] * grid.scene[1]
+    frame = sum(w.size for tile in _corner_tiles(grid) for w in frame_windows(grid, tile).values())
+    frames = frame * len(card.classes) * 2 * grid.size // max(len(_corner_tiles(grid)), 1)
+    store = 4 * pixels + frames + 16384 * grid.size
+    if keep_tiles:
+        store += grid.patch_pixels() * (len(card.bands) * scene.dtype.itemsize + 1)
+    side = _largest_side(grid)
+    seconds = cost.seconds_per_pixel * grid.patch_pixels() / min(workers, grid.size)
+    return Plan(
+        grid=grid,
+        workers=workers,
+        device=cost.device,
+        store_bytes=store,
+        product_bytes=4 * pixels + (4 << 20),
+        worker_bytes=cost.worker_bytes(side),
+        seconds=seconds * 1.1,
+    )
+
+
+def _largest_side(grid: TileGrid) -> int:
+    return max(grid.patch_window(next(grid.tiles())).shape)
+
+
+def _corner_tiles(grid: TileGrid) -> list[tuple[int, int]]:
+    rows, cols = grid.shape
+    return [(min(1, rows - 1), min(1, cols - 1))]
+
+
+def check_memory(
+    grid: TileGrid, card: ModelCard, cost: Cost, limit_bytes: int, settings: GridSettings
+) -> TileGrid:
+    """The grid, or one with smaller patches that fits into the memory limit.
+
+    Raises:
+        ConfigError: if the patch the user or the model asks for does not fit, or none does; it
+            says the smallest limit that works.
+    """
+    side = _largest_side(grid)
+    if cost.worker_bytes(side) <= limit_bytes:
+        return grid
+    smallest_side = side
+    if settings.core is None and card.patch is None:
+        smallest_core = max(card.stride, round_up(2 * grid.blend, card.stride))
+        smallest_side = smallest_core + 2 * grid.halo
+        patch = cost.largest_patch(limit_bytes)
+        if patch >= smallest_side:
+            return choose_grid(grid.scene, card, settings, patch)
+    raise ConfigError(
+        f"a worker needs {_mib(cost.worker_bytes(smallest_side))} for one tile of {smallest_side} x "
+        f"{smallest_side} pixels, the memory limit is {_mib(limit_bytes, down=True)}; the smallest limit "
+        f"that works is --memory-limit {_mib(cost.worker_bytes(smallest_side)).replace(' ', '')}"
+    )
+
+
+def _mib(size: int, down: bool = False) -> str:
+    return f"{size // (1 << 20) if down else -(-size // (1 << 20))} MiB"
+
+
+def parse_bytes(text: str | int) -> int:
+    """Bytes of a text such as ``2GiB``, ``800 MB`` or ``1.5e9``.
+
+    Raises:
+        UsageError: if it is none.
+    """
+    import dask.utils
+
+    try:
+        size = int(dask.utils.parse_bytes(text))
+    except ValueError as error:
+        raise UsageError(f"a memory limit must look like 2GiB or 800MB, got {text!r}") from error
+    if size <= 0:
+        raise UsageError(f"a memory limit must be above 0, got {text!r}")
+    return size

@@ -1,0 +1,125 @@
+"""Segment: a patch to labels of its core and probabilities of its frame."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tilemap.errors import ModelError
+from tilemap.geometry import Tile, TileGrid
+from tilemap.models.card import ModelCard
+from tilemap.models.protocol import FloatArray, Model
+from tilemap.scene import Scene
+from tilemap.stores.predictions import Prediction, frame_windows
+
+NODATA = 255
+_ONE = int(np.float16(1.0).view(np.uint16))
+_PERCENT = np.full(_ONE + 1, 0, dtype=np.uint8)
+_PERCENT[:] = np.rint(
+    np.arange(_ONE + 1, dtype=np.uint16).view(np.float16).astype(np.float64) * 100
+).astype(np.uint8)
+
+HalfArray = npt.NDArray[np.float16]
+ByteArray = npt.NDArray[np.uint8]
+BoolArray = npt.NDArray[np.bool_]
+
+
+def standardise(
+    image: npt.NDArray[Any], valid: BoolArray, scene: Scene, card: ModelCard
+) -> FloatArray:
+    """Stored numbers to what the model takes.
+
+    ``(stored * scale + offset - mean) / std`` per band; a pixel that was not observed becomes 0,
+    the mean of the training data, so it neither spoils nor tilts what lies around it.
+
+    Args:
+        image: as stored (band, y, x), bands in the order of ``card.bands``.
+        valid: (y, x), True = observed.
+
+    Returns:
+        float32 (band, y, x), finite wherever ``valid``; 0 elsewhere.
+    """
+    bands = len(card.bands)
+    scale, offset = np.ones(bands, np.float32), np.zeros(bands, np.float32)
+    if card.units == "reflectance":
+        scale, offset = scene.scaling()
+    mean = np.array(card.mean or (0.0,) * bands, dtype=np.float32)
+    std = np.array(card.std or (1.0,) * bands, dtype=np.float32)
+    out = np.empty(image.shape, dtype=np.float32)
+    for band in range(bands):
+        np.multiply(image[band], scale[band] / std[band], out=out[band], dtype=np.float32)
+        shift = (offset[band] - mean[band]) / std[band]
+        if shift:
+            out[band] += shift
+    if not valid.all():
+        out[:, ~valid] = 0.0
+    return out
+
+
+def round_probability(probability: FloatArray) -> HalfArray:
+    """Round to float16, once, before anything is decided.
+
+    Raises:
+        ModelError: if the model gave something that is no probability.
+    """
+    half = probability.astype(np.float16)
+    if half.size and int(half.view(np.uint16).max()) > _ONE:
+        raise ModelError(
+            "a model must give probabilities between 0 and 1, got "
+            f"{np.nanmin(probability):.3g} to {np.nanmax(probability):.3g}, "
+            f"{np.count_nonzero(~np.isfinite(probability))} of them not finite"
+        )
+    return half
+
+
+def classify(probability: HalfArray) -> tuple[ByteArray, ByteArray]:
+    """Most probable class and its probability.
+
+    Float16 numbers from 0 to 1 keep their order when their bits are read as integers, which is
+    many times faster to compare. Of equals the first class wins.
+
+    Args:
+        probability: float16 (class, y, x), 0..1.
+
+    Returns:
+        Class index and percent, uint8 (y, x) each.
+    """
+    bits = probability.view(np.uint16)
+    best = bits[0].copy()
+    label = np.zeros(best.shape, dtype=np.uint8)
+    for index in range(1, bits.shape[0]):
+        above = bits[index] > best
+        np.copyto(label, np.uint8(index), where=above)
+        np.maximum(best, bits[index], out=best)
+    return label, _PERCENT[best]
+
+
+def segment_patch(
+    grid: TileGrid, tile: Tile, image: FloatArray, valid: BoolArray, model: Model
+) -> Prediction:
+    """Run the model on one patch and keep what the stitch needs.
+
+    Args:
+        image: standardised patch, float32 (band, y, x).
+        valid: (y, x) of the patch.
+
+    Returns:
+        Labels and confidence of the core, 255 where not observed; probabilities of the frame.
+
+    Raises:
+        ModelError: if the model gives something that is no probability.
+    """
+    patch, outer, core = grid.patch_window(tile), grid.blend_window(tile), grid.core_window(tile)
+    rows, cols = outer.within(patch)
+    crop = type(patch)(rows.start, cols.start, rows.stop, cols.stop)
+    half = round_probability(model.predict(image, crop))
+    label, confidence = classify(half[:, *core.within(outer)])
+    hidden = ~valid[core.within(patch)]
+    label[hidden] = confidence[hidden] = NODATA
+    frame = {
+        side: np.ascontiguousarray(half[:, *window.within(outer)])
+        for side, window in frame_windows(grid, tile).items()
+    }
+    return Prediction(label, confidence, frame)

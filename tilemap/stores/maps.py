@@ -1,0 +1,163 @@
+"""``map.zarr``: the stitched class map and confidence by core, and the figures of each tile."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from odc.geo.geobox import GeoBox
+
+from tilemap.geometry import Tile, TileGrid, Window
+from tilemap.stores import georeference as geo
+from tilemap.stores.chunks import (
+    add_array,
+    array_of,
+    create_group,
+    finish_group,
+    has_chunk,
+    open_group,
+    read_chunk,
+    sync_chunk,
+    write_chunk,
+)
+from tilemap.stores.marks import Mark, Marks
+
+ByteArray = npt.NDArray[np.uint8]
+Layer = Literal["landcover", "confidence"]
+_STATS = 256 + 256 + 3
+
+
+@dataclass(frozen=True, slots=True)
+class Seam:
+    """How far neighbours disagree where both predict, measured where their bands meet.
+
+    Args:
+        pixels: pixels compared.
+        differ: of those, pixels to which the two tiles would give different labels.
+        largest: largest difference of one class's probability, 0..1.
+    """
+
+    pixels: int = 0
+    differ: int = 0
+    largest: float = 0.0
+
+    def __add__(self, other: Seam) -> Seam:
+        return Seam(
+            self.pixels + other.pixels,
+            self.differ + other.differ,
+            max(self.largest, other.largest),
+        )
+
+    @property
+    def share(self) -> float:
+        """Share of compared pixels that differ, 0..1."""
+        return self.differ / self.pixels if self.pixels else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class CoreStats:
+    """Figures of one core.
+
+    Args:
+        labels: pixels per map value, int64 (256,).
+        confidence: pixels per percent, int64 (256,); 255 is not observed.
+        seam: against the tiles above and to the left.
+    """
+
+    labels: npt.NDArray[np.int64]
+    confidence: npt.NDArray[np.int64]
+    seam: Seam
+
+
+class MapStore:
+    """Arrays ``landcover`` and ``confidence`` uint8 (y, x), one chunk per core; ``stats``; ``done``."""
+
+    def __init__(self, path: Path, grid: TileGrid) -> None:
+        group = open_group(path)
+        self.grid = grid
+        self._layers = {
+            "landcover": array_of(group, "landcover"),
+            "confidence": array_of(group, "confidence"),
+        }
+        self._stats = array_of(group, "stats")
+        self.marks = Marks(group)
+
+    @classmethod
+    def create(cls, path: Path, grid: TileGrid, geobox: GeoBox, digest: str) -> MapStore:
+        """A new store without cores."""
+        group = create_group(
+            path,
+            {
+                "Conventions": "CF-1.11",
+                "tilemap:digest": digest,
+                "tilemap:grid": asdict(grid),
+                **geo.geobox_attributes(geobox),
+            },
+        )
+        for name in ("landcover", "confidence"):
+            add_array(
+                group, name, grid.scene, (grid.core, grid.core), np.uint8, ("y", "x"),
+                {"grid_mapping": geo.GRID_MAPPING, "nodata": 255},
+            )  # fmt: skip
+        add_array(
+            group, "stats", (*grid.shape, _STATS), (1, 1, _STATS), np.float64, ("row", "col", "figure")
+        )
+        geo.add_grid_mapping(group, geobox)
+        geo.add_map_coordinates(group, geobox)
+        Marks.create(group, grid.shape)
+        finish_group(path)
+        return cls(path, grid)
+
+    def write(
+        self, tile: Tile, landcover: ByteArray, confidence: ByteArray, stats: CoreStats, mark: Mark
+    ) -> None:
+        """Write one core, flush it, mark it."""
+        figures = np.concatenate(
+            [stats.labels, stats.confidence, (stats.seam.pixels, stats.seam.differ, stats.seam.largest)]
+        ).astype(np.float64)
+        values = {"landcover": landcover, "confidence": confidence}
+        for name, array in self._layers.items():
+            write_chunk(array, tile, values[name])
+        write_chunk(self._stats, (*tile, 0), figures[None, None])
+        for array in self._layers.values():
+            sync_chunk(array, tile)
+        sync_chunk(self._stats, (*tile, 0))
+        self.marks.set(tile, mark)
+
+    def read_core(self, layer: Layer, tile: Tile) -> ByteArray:
+        """One layer of one core, uint8 (y, x)."""
+        return read_chunk(self._layers[layer], tile)
+
+    def read_window(self, layer: Layer, window: Window) -> ByteArray:
+        """One layer of any window inside the scene, uint8 (y, x).
+
+        Raises:
+            StoreError: if a chunk it needs was never written.
+        """
+        out = np.empty(window.shape, dtype=np.uint8)
+        core = self.grid.core
+        for row in range(window.top // core, -(-window.bottom // core)):
+            for col in range(window.left // core, -(-window.right // core)):
+                owned = self.grid.core_window((row, col))
+                part = owned.intersect(window)
+                chunk = self.read_core(layer, Tile(row, col))
+                out[part.within(window)] = chunk[part.within(owned)]
+        return out
+
+    def read_stats(self, tile: Tile) -> CoreStats:
+        """Figures of one core."""
+        figures = read_chunk(self._stats, (*tile, 0))[0, 0]
+        counts = figures[:512].astype(np.int64)
+        seam = Seam(int(figures[512]), int(figures[513]), float(figures[514]))
+        return CoreStats(counts[:256], counts[256:], seam)
+
+    def state(self, tile: Tile) -> Mark:
+        """Mark of a core; missing if a chunk it vouches for is not there."""
+        mark = self.marks.get(tile)
+        whole = has_chunk(self._stats, (*tile, 0)) and all(
+            has_chunk(array, tile) for array in self._layers.values()
+        )
+        return mark if whole else Mark.MISSING

@@ -1,0 +1,145 @@
+"""``predictions.zarr``: what the model said of each tile.
+
+Per tile the class index and confidence of its core, and the float16 probabilities of its frame: the
+ring, ``2 * blend`` wide, in which neighbours have weight too. The frame is cut into four bands that
+do not overlap::
+
+    +--------------------+
+    |        top         |      top, bottom: full width of the blend window
+    +----+----------+----+
+    |left| interior |right|     left, right: height of the interior
+    +----+----------+----+
+    |       bottom       |
+    +--------------------+
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from tilemap.geometry import Tile, TileGrid, Window
+from tilemap.stores.chunks import (
+    add_array,
+    array_of,
+    create_group,
+    finish_group,
+    has_chunk,
+    open_group,
+    read_chunk,
+    sync_chunk,
+    write_chunk,
+)
+from tilemap.stores.marks import Mark, Marks
+
+Side = Literal["top", "bottom", "left", "right"]
+SIDES: tuple[Side, ...] = ("top", "bottom", "left", "right")
+HalfArray = npt.NDArray[np.float16]
+ByteArray = npt.NDArray[np.uint8]
+
+
+def frame_windows(grid: TileGrid, tile: tuple[int, int]) -> dict[Side, Window]:
+    """Windows of the four bands of a tile's frame; empty where it has no neighbour."""
+    outer, inner = grid.blend_window(tile), grid.interior_window(tile)
+    return {
+        "top": Window(outer.top, outer.left, inner.top, outer.right),
+        "bottom": Window(inner.bottom, outer.left, outer.bottom, outer.right),
+        "left": Window(inner.top, outer.left, inner.bottom, inner.left),
+        "right": Window(inner.top, inner.right, inner.bottom, outer.right),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One tile as the model saw it.
+
+    Args:
+        label: class index, 255 where not observed, uint8 (y, x) of the core.
+        confidence: percent of the chosen class, 255 where not observed, uint8 (y, x) of the core.
+        frame: probability, float16 (class, y, x) of each window of ``frame_windows``.
+    """
+
+    label: ByteArray
+    confidence: ByteArray
+    frame: dict[Side, HalfArray]
+
+
+class PredictionStore:
+    """Arrays ``label`` and ``confidence`` (y, x) by core, ``rows`` and ``cols`` of bands, ``done``."""
+
+    def __init__(self, path: Path, grid: TileGrid) -> None:
+        group = open_group(path)
+        self.grid = grid
+        self._label, self._confidence = array_of(group, "label"), array_of(group, "confidence")
+        self._bands: dict[Side, Any] = {}
+        if grid.blend:
+            self._bands = {side: array_of(group, side) for side in SIDES}
+        self.marks = Marks(group)
+
+    @classmethod
+    def create(cls, path: Path, grid: TileGrid, classes: int, digest: str) -> PredictionStore:
+        """A new store without predictions."""
+        group = create_group(path, {"tilemap:digest": digest, "tilemap:grid": asdict(grid)})
+        for name in ("label", "confidence"):
+            add_array(group, name, grid.scene, (grid.core, grid.core), np.uint8, ("y", "x"))
+        for side in SIDES if grid.blend else ():
+            long, wide = grid.core + 2 * grid.blend, 2 * grid.blend
+            shape = (classes, wide, long) if side in ("top", "bottom") else (classes, long, wide)
+            add_array(
+                group, side, (*grid.shape, *shape), (1, 1, *shape), np.float16,
+                ("row", "col", "class", f"{side}_y", f"{side}_x"),
+            )  # fmt: skip
+        Marks.create(group, grid.shape)
+        finish_group(path)
+        return cls(path, grid)
+
+    def write(self, tile: Tile, prediction: Prediction) -> None:
+        """Write one prediction, flush it, mark it done."""
+        written: list[tuple[Any, tuple[int, ...]]] = []
+        for array, value in (
+            (self._label, prediction.label),
+            (self._confidence, prediction.confidence),
+        ):
+            write_chunk(array, tile, value)
+            written.append((array, tile))
+        for side, array in self._bands.items():
+            band = prediction.frame[side]
+            if band.size == 0:
+                continue
+            chunk = np.zeros(array.shape[2:], dtype=np.float16)
+            chunk[:, : band.shape[1], : band.shape[2]] = band
+            index = (*tile, 0, 0, 0)
+            write_chunk(array, index, chunk[None, None])
+            written.append((array, index))
+        for array, index in written:
+            sync_chunk(array, index)
+        self.marks.set(tile, Mark.DONE)
+
+    def read_core(self, tile: Tile) -> tuple[ByteArray, ByteArray]:
+        """Label and confidence of one core, uint8 (y, x)."""
+        return read_chunk(self._label, tile), read_chunk(self._confidence, tile)
+
+    def read_band(self, tile: Tile, side: Side) -> HalfArray:
+        """One band of a tile's frame, float16 (class, y, x), cut to its window."""
+        window = frame_windows(self.grid, tile)[side]
+        chunk = read_chunk(self._bands[side], (*tile, 0, 0, 0))[0, 0]
+        return chunk[:, : window.height, : window.width]
+
+    def has(self, tile: Tile) -> bool:
+        """Whether a prediction is marked done and its chunks exist."""
+        if self.marks.get(tile) is not Mark.DONE:
+            return False
+        windows = frame_windows(self.grid, tile)
+        return (
+            has_chunk(self._label, tile)
+            and has_chunk(self._confidence, tile)
+            and all(
+                has_chunk(array, (*tile, 0, 0, 0))
+                for side, array in self._bands.items()
+                if windows[side].size
+            )
+        )

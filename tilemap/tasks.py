@@ -1,0 +1,164 @@
+"""The driver's own window of tasks in flight: order, retries, quarantine.
+
+Dask gets a few tasks for each worker thread at a time, so neither the scheduler nor the client grows
+with the scene. A core is stitched as soon as the tiles around it are segmented.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from distributed import Client, Future, as_completed
+from distributed.scheduler import KilledWorker
+
+from tilemap.cluster import thread_count
+from tilemap.errors import StoreError, TilemapError
+from tilemap.geometry import Tile, TileGrid
+from tilemap.worker import Receipt, Stage, run_task
+
+IN_FLIGHT_PER_THREAD = 2
+RETRIES = 2
+GIVE_UP_AFTER = 3
+"""Quarantined tiles after which a run without one good tile stops."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """A tile that failed every time."""
+
+    tile: Tile
+    stage: Stage
+    error: str
+
+
+@dataclass
+class Outcome:
+    """What became of the tasks of a run."""
+
+    receipts: int = 0
+    retried: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+    peak_bytes: dict[int, int] = field(default_factory=dict)
+    quarantined: list[Quarantined] = field(default_factory=list)
+
+    def add(self, receipt: Receipt) -> None:
+        """Count one receipt."""
+        self.receipts += 1
+        for step, seconds in receipt.seconds.items():
+            self.seconds[step] = self.seconds.get(step, 0.0) + seconds
+        peak = self.peak_bytes.get(receipt.process, 0)
+        self.peak_bytes[receipt.process] = max(peak, receipt.peak_bytes)
+
+
+class TaskWindow:
+    """Runs the stages of all tiles with a bounded number in flight.
+
+    Args:
+        segmented: tiles that need no segmenting any more.
+        stitched: tiles that need no stitching any more.
+        order: tiles in the order in which they are segmented; default row by row.
+        progress: called with each receipt.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        digest: str,
+        grid: TileGrid,
+        segmented: set[Tile],
+        stitched: set[Tile],
+        progress: Callable[[Receipt], None],
+        order: Iterable[Tile] | None = None,
+    ) -> None:
+        self.outcome = Outcome()
+        self._client, self._digest, self._grid, self._progress = client, digest, grid, progress
+        order = list(order) if order is not None else list(grid.tiles())
+        self._segment = deque(tile for tile in order if tile not in segmented)
+        self._settled = set(segmented)
+        """Tiles with a prediction, or quarantined."""
+        self._unstitched = {tile for tile in order if tile not in stitched}
+        self._stitch = deque(tile for tile in order if self._ready(tile))
+        self._unstitched -= set(self._stitch)
+        self._attempts: dict[tuple[Stage, Tile], int] = {}
+        self._running: dict[Future, tuple[Stage, Tile]] = {}
+
+    def _ready(self, tile: Tile) -> bool:
+        around = self._grid.neighbours(tile)
+        return tile in self._unstitched and all(n in self._settled for n in around)
+
+    @property
+    def _missing(self) -> set[Tile]:
+        return {q.tile for q in self.outcome.quarantined if q.stage == "segment"}
+
+    def run(self) -> Outcome:
+        """Run everything.
+
+        Raises:
+            TilemapError: if the disk is full, or nothing at all succeeds.
+        """
+        completed = as_completed(raise_errors=False)
+        self._fill(completed)
+        try:
+            for future in completed:
+                stage, tile = self._running.pop(future)
+                error = future.exception() if future.status != "finished" else None
+                if error is None:
+                    receipt = future.result()
+                    self.outcome.add(receipt)
+                    self._progress(receipt)
+                    if stage == "segment":
+                        self._settle(tile)
+                else:
+                    self._failed(stage, tile, error)
+                self._fill(completed)
+        finally:
+            self._client.cancel(list(self._running))
+        return self.outcome
+
+    def _fill(self, completed: as_completed) -> None:
+        limit = IN_FLIGHT_PER_THREAD * thread_count(self._client)
+        while len(self._running) < limit and (self._stitch or self._segment):
+            stage: Stage = "stitch" if self._stitch else "segment"
+            tile = (self._stitch or self._segment).popleft()
+            around = self._missing.intersection(self._grid.neighbours(tile))
+            missing = tuple(sorted(around)) if stage == "stitch" else ()
+            attempt = self._attempts[stage, tile] = self._attempts.get((stage, tile), 0) + 1
+            future = self._client.submit(
+                run_task,
+                self._digest,
+                stage,
+                tuple(tile),
+                tuple(tuple(t) for t in missing),
+                key=f"{stage}-{tile.row}-{tile.col}-{attempt}-{self._digest[:12]}",
+                priority=1 if stage == "stitch" else 0,
+                pure=False,
+            )
+            self._running[future] = (stage, tile)
+            completed.add(future)
+
+    def _settle(self, tile: Tile) -> None:
+        self._settled.add(tile)
+        for neighbour in self._grid.neighbours(tile):
+            if self._ready(neighbour):
+                self._unstitched.discard(neighbour)
+                self._stitch.append(neighbour)
+
+    def _failed(self, stage: Stage, tile: Tile, error: BaseException) -> None:
+        if isinstance(error, StoreError) and "No space" in str(error):
+            raise error
+        killed = isinstance(error, KilledWorker)
+        if self._attempts[stage, tile] <= RETRIES and not killed:
+            self.outcome.retried += 1
+            (self._segment if stage == "segment" else self._stitch).append(tile)
+            return
+        text = f"the worker died {RETRIES + 1} times while it ran this tile" if killed else str(error)
+        self.outcome.quarantined.append(Quarantined(tile, stage, text))
+        nothing_works = self.outcome.receipts == 0
+        if nothing_works and len(self.outcome.quarantined) >= min(GIVE_UP_AFTER, self._grid.size):
+            if isinstance(error, TilemapError):
+                raise error
+            raise TilemapError(f"no tile could be mapped; the first failed with: {text}") from error
+        if stage == "segment":
+            self._settle(tile)

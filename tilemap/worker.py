@@ -1,0 +1,251 @@
+"""What runs inside a worker process: one task is one stage on one tile.
+
+A task is named by the run's digest, its stage and its tile, and returns a receipt. Everything else (the
+scene, the model, the stores) the process opens once for each run, through ``RunPlugin``.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from distributed import Worker, WorkerPlugin
+
+from tilemap.errors import StoreError
+from tilemap.geometry import Tile, TileGrid
+from tilemap.models import registry
+from tilemap.models.protocol import Model
+from tilemap.scene import Scene
+from tilemap.stages.segment import segment_patch, standardise
+from tilemap.stages.stitch import stitch_tile
+from tilemap.stages.tile import read_patch
+from tilemap.stores.maps import Layer, MapStore
+from tilemap.stores.marks import Mark
+from tilemap.stores.predictions import PredictionStore
+from tilemap.stores.tiles import TileStore
+
+if TYPE_CHECKING:
+    from tilemap.models.registry import ModelRef
+    from tilemap.stages.export import ExportReceipt
+    from tilemap.stores.cog import RasterProfile
+    from tilemap.stores.geotiff import SceneReader, SceneSource
+
+Stage = Literal["segment", "stitch"]
+GDAL_CACHE_MB = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """How a model is run.
+
+    Args:
+        device: "cpu", "cuda" or "auto" (CUDA where there is one).
+        precision: "float32" or "bfloat16".
+        threads: of one model call.
+    """
+
+    device: str = "auto"
+    precision: str = "float32"
+    threads: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class RunSpec:
+    """All that a worker must know of a run; small, and the same for every task.
+
+    Args:
+        digest: of inputs, settings, model and grid; names the run.
+        stores: directory of the stores.
+        keep_tiles: whether patches go through the tile store.
+        pin: give each worker process a core of its own.
+    """
+
+    digest: str
+    stores: Path
+    source: SceneSource
+    grid: TileGrid
+    model: ModelRef
+    backend: Backend
+    keep_tiles: bool
+    pin: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What a task leaves with the scheduler: less than 1 kB.
+
+    Args:
+        seconds: by step of the task.
+        peak_bytes: largest resident memory of the process so far.
+    """
+
+    stage: Stage
+    tile: Tile
+    process: int
+    peak_bytes: int
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def peak_memory() -> int:
+    """Largest resident memory of this process so far, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+class RunContext:
+    """A run as one worker process holds it."""
+
+    def __init__(self, spec: RunSpec) -> None:
+        self.spec = spec
+        self.values = tuple(c.value for c in spec.model.card.classes)
+        self._local = threading.local()
+        self._model: Model | None = None
+        self._model_lock = threading.Lock()
+        self.predictions = PredictionStore(spec.stores / "predictions.zarr", spec.grid)
+        self.maps = MapStore(spec.stores / "map.zarr", spec.grid)
+        self.tiles = TileStore(spec.stores / "tiles.zarr") if spec.keep_tiles else None
+
+    @property
+    def scene(self) -> Scene:
+        """The scene."""
+        return self.spec.source.scene
+
+    def reader(self) -> SceneReader:
+        """The scene's reader of this thread: GDAL handles must not be shared."""
+        reader: SceneReader | None = getattr(self._local, "reader", None)
+        if reader is None:
+            reader = self._local.reader = self.spec.source.open()
+        return reader
+
+    def model(self) -> Model:
+        """The model, loaded at the first call."""
+        with self._model_lock:
+            if self._model is None:
+                backend = self.spec.backend
+                self._model = registry.load(
+                    self.spec.model, backend.device, backend.precision, backend.threads
+                )
+            return self._model
+
+    def patch(self, tile: Tile) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+        """Patch of a tile: from the tile store, or read from the scene and stored."""
+        window = self.spec.grid.patch_window(tile)
+        if self.tiles is not None and self.tiles.has(tile):
+            try:
+                return self.tiles.read(tile, window.shape)
+            except StoreError:
+                self.tiles.marks.set(tile, Mark.MISSING)  # damaged: read the scene again
+        image, valid = read_patch(self.reader(), window)
+        if self.tiles is not None:
+            self.tiles.write(tile, image, valid)
+        return image, valid
+
+    def segment(self, tile: Tile) -> dict[str, float]:
+        """Tile and segment one tile; a finished one is left alone."""
+        if self.predictions.has(tile):
+            return {}
+        clock = _Clock()
+        image, valid = self.patch(tile)
+        clock.lap("tile")
+        card = self.spec.model.card
+        standard = standardise(image, valid, self.scene, card)
+        del image
+        model = self.model()
+        with self._model_lock:
+            prediction = segment_patch(self.spec.grid, tile, standard, valid, model)
+        clock.lap("segment")
+        self.predictions.write(tile, prediction)
+        clock.lap("store")
+        return clock.laps
+
+    def stitch(self, tile: Tile, missing: frozenset[Tile]) -> dict[str, float]:
+        """Stitch one core; a finished one is left alone."""
+        wanted = Mark.PROVISIONAL if missing else Mark.DONE
+        if self.maps.state(tile) is wanted:
+            return {}
+        clock = _Clock()
+        core = stitch_tile(self.spec.grid, tile, self.predictions, self.values, missing)
+        self.maps.write(tile, core.landcover, core.confidence, core.stats, wanted)
+        clock.lap("stitch")
+        return clock.laps
+
+
+class _Clock:
+    """Seconds between laps."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.laps[name] = self.laps.get(name, 0.0) + now - self._last
+        self._last = now
+
+
+_contexts: dict[str, RunContext] = {}
+
+
+class RunPlugin(WorkerPlugin):  # type: ignore[misc]
+    """Opens a run in every worker process, those that join later included, and loads its model."""
+
+    idempotent = True
+
+    def __init__(self, spec: RunSpec) -> None:
+        self.spec = spec
+        self.name = f"tilemap-{spec.digest[:16]}"
+
+    def setup(self, worker: Worker) -> None:
+        """Called by Dask in each worker."""
+        os.environ.setdefault("GDAL_CACHEMAX", str(GDAL_CACHE_MB))
+        if self.spec.pin and isinstance(worker.name, int) and hasattr(os, "sched_setaffinity"):
+            cores = sorted(os.sched_getaffinity(0))
+            os.sched_setaffinity(0, {cores[worker.name % len(cores)]})
+        context = RunContext(self.spec)
+        context.model()
+        _contexts[self.spec.digest] = context
+
+    def teardown(self, worker: Worker) -> None:
+        """Called by Dask when the run is over."""
+        _contexts.pop(self.spec.digest, None)
+
+
+def context_of(digest: str) -> RunContext:
+    """The run as this process holds it.
+
+    Raises:
+        StoreError: if its plugin was never set up here.
+    """
+    if digest not in _contexts:
+        raise StoreError(f"run {digest[:12]} must be set up in this worker process before its tasks")
+    return _contexts[digest]
+
+
+def run_task(
+    digest: str, stage: Stage, tile: tuple[int, int], missing: tuple[tuple[int, int], ...] = ()
+) -> Receipt:
+    """One stage on one tile; may be run twice, in any order, anywhere."""
+    context = context_of(digest)
+    where = Tile(*tile)
+    if stage == "segment":
+        seconds = context.segment(where)
+    else:
+        seconds = context.stitch(where, frozenset(Tile(*t) for t in missing))
+    return Receipt(stage, where, os.getpid(), peak_memory(), seconds)
+
+
+def run_export(digest: str, layer: Layer, profile: RasterProfile, path: Path) -> ExportReceipt:
+    """Stream one layer of the map store into its product, verified, not yet published."""
+    from tilemap.stages.export import export_raster
+
+    context = context_of(digest)
+    maps, grid = context.maps, context.spec.grid
+    return export_raster(
+        lambda window: maps.read_window(layer, window), grid, profile, path, context.spec.stores
+    )
