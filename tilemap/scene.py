@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -9,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from odc.geo.geobox import GeoBox
 
-from tilemap.errors import SceneMismatchError
+from tilemap.errors import SceneError, SceneMismatchError
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,57 @@ class Band:
     scale: float = 1.0
     offset: float = 0.0
     scaled: bool = False
+
+
+@dataclass(frozen=True)
+class SceneRequest:
+    """What the user asked to be mapped; saved in ``run.json`` by ``dataclasses.asdict``.
+
+    Args:
+        sources: files, folders of files, or STAC items (.json).
+        bands: common names to read, in this order (a model's bands); None for all there are.
+        band_names: what the bands of the files are called, file by file, instead of what the
+            files say; for files with the same number of bands once is enough.
+        nodata: stored number that means "not observed" in bands that declare none.
+        scale: physical value = stored * scale + offset, instead of what the files declare.
+        offset: see ``scale``.
+        like: raster whose grid (shape, geotransform, CRS) the scene is brought to.
+        resolution: pixel size to bring the scene to, in units of its own CRS.
+
+    Raises:
+        SceneError: if an argument cannot hold.
+    """
+
+    sources: tuple[str, ...]
+    bands: tuple[str, ...] | None = None
+    band_names: tuple[str, ...] | None = None
+    nodata: float | None = None
+    scale: float | None = None
+    offset: float | None = None
+    like: str | None = None
+    resolution: float | None = None
+
+    def __post_init__(self) -> None:
+        for field in ("sources", "bands", "band_names"):
+            value = getattr(self, field)
+            if isinstance(value, str):
+                raise SceneError(f"{field} must be a list of names, got {value!r}")
+            if value is not None:  # lists, as JSON has them, become tuples
+                object.__setattr__(self, field, tuple(value))
+        if not self.sources:
+            raise SceneError("a scene must have at least one source: a file, a folder, an item")
+        if self.like is not None and self.resolution is not None:
+            raise SceneError("the grid comes from --like or from --resolution, not from both")
+        if self.resolution is not None and not 0 < self.resolution < math.inf:
+            raise SceneError(f"resolution must be above 0 units of the CRS, got {self.resolution}")
+        if self.scale is not None and (self.scale == 0 or not math.isfinite(self.scale)):
+            raise SceneError(f"scale must be a number other than 0, got {self.scale}")
+        if self.offset is not None and not math.isfinite(self.offset):
+            raise SceneError(f"offset must be a number, got {self.offset}")
+        for field in ("bands", "band_names"):
+            names = getattr(self, field)
+            if names is not None and len(set(names)) != len(names):
+                raise SceneError(f"the names of bands must differ, got {', '.join(names)}")
 
 
 @dataclass(frozen=True, slots=True)

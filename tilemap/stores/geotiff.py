@@ -1,0 +1,163 @@
+"""Scenes from files: any number of rasters resolved to one grid, read window by window."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import rasterio
+
+from tilemap.errors import SceneError, StoreError
+from tilemap.geometry import Window
+from tilemap.scene import Scene, SceneRequest
+from tilemap.stores.inputs import find_inputs
+from tilemap.stores.layers import Layer, arrange
+from tilemap.stores.mosaic import Handles
+from tilemap.stores.rasters import GDAL_SETTINGS, AnyArray, BoolArray
+
+__all__ = ["SceneReader", "SceneRequest", "SceneSource", "open_scene"]
+
+_SAMPLED = 64 * 1024  # bytes at each end of a file that its fingerprint reads
+
+
+@dataclass(frozen=True)
+class SceneSource:
+    """A scene that can be opened anywhere its files can be reached; small, travels to workers.
+
+    Args:
+        scene: its grid and bands.
+        layers: which files give which bands, and how they come onto the grid.
+        files: absolute paths that are read.
+        warnings: what the user should know, one line each.
+    """
+
+    scene: Scene
+    layers: tuple[Layer, ...]
+    files: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+
+    def fingerprint(self) -> list[dict[str, Any]]:
+        """What the files are now, one record each: it changes when the input changes.
+
+        Returns:
+            Per file its name, size in bytes, mtime_ns and the SHA-256 of its first and last
+            64 KiB.
+
+        Raises:
+            SceneError: if a file is gone.
+        """
+        return [_fingerprint(Path(file)) for file in self.files]
+
+    def open(self) -> SceneReader:
+        """A reader, to be used in a ``with`` statement, by one thread."""
+        return SceneReader(self)
+
+
+class SceneReader:
+    """Reads windows of a scene; opens files as they are needed; for one thread.
+
+    Args:
+        source: what to read.
+    """
+
+    def __init__(self, source: SceneSource) -> None:
+        self._source = source
+        self._handles = Handles()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close every file; a later read opens them again."""
+        self._handles.close()
+
+    @property
+    def scene(self) -> Scene:
+        """What is read."""
+        return self._source.scene
+
+    def read(self, window: Window) -> tuple[AnyArray, BoolArray]:
+        """The stored numbers of a window, unscaled; the same however windows are cut.
+
+        Args:
+            window: inside the scene.
+
+        Returns:
+            image (band, y, x) of ``scene.dtype`` in the order of ``scene.bands``, 0 where not
+            valid; valid bool (y, x), True where every band was observed.
+
+        Raises:
+            SceneError: if the window is not inside the scene.
+            StoreError: if a file cannot be read.
+        """
+        scene = self.scene
+        if not Window(0, 0, *scene.shape).contains(window):
+            raise SceneError(
+                f"a window must lie in the scene of {scene.shape} pixels, got {window}"
+            )
+        with rasterio.Env(**GDAL_SETTINGS):
+            return self._read(window)
+
+    def _read(self, window: Window) -> tuple[AnyArray, BoolArray]:
+        scene, layers = self.scene, self._source.layers
+        if len(layers) == 1 and layers[0].bands == tuple(range(len(scene.bands))):
+            image, valid = layers[0].read(self._handles, window)
+            return image.astype(scene.dtype, copy=False), valid
+        image = np.empty((len(scene.bands), *window.shape), dtype=scene.dtype)
+        valid = np.ones(window.shape, dtype=np.bool_)
+        for layer in layers:
+            pixels, seen = layer.read(self._handles, window)
+            image[list(layer.bands)] = pixels
+            valid &= seen
+        if not valid.all():
+            image[:, ~valid] = 0
+        return image, valid
+
+
+def open_scene(request: SceneRequest) -> SceneSource:
+    """Find the files, name the bands, settle the grid; reads headers, no pixels.
+
+    Raises:
+        SceneError: if a file cannot be read or a band is missing.
+        SceneMismatchError: if the files do not fit together.
+    """
+    with rasterio.Env(**GDAL_SETTINGS):
+        inputs = find_inputs(request)
+        arranged = arrange(inputs, request)
+    files = dict.fromkeys(
+        file for layer in arranged.layers for raster in layer.rasters for file in raster.files
+    )
+    return SceneSource(arranged.scene, arranged.layers, tuple(files), arranged.warnings)
+
+
+def _fingerprint(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            state = os.fstat(file.fileno())
+            digest = hashlib.sha256(file.read(_SAMPLED))
+            if state.st_size > _SAMPLED:
+                file.seek(max(_SAMPLED, state.st_size - _SAMPLED))
+                digest.update(file.read(_SAMPLED))
+    except FileNotFoundError as problem:
+        raise SceneError(f"no such file: {path}") from problem
+    except OSError as problem:
+        raise StoreError(f"cannot read {path}: {problem.strerror}") from problem
+    return {
+        "name": path.name,
+        "size": state.st_size,
+        "mtime_ns": state.st_mtime_ns,
+        "sha256": digest.hexdigest(),
+    }

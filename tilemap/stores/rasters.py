@@ -1,0 +1,404 @@
+"""One raster file: opened safely, described without reading pixels, read in windows."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+from affine import Affine
+from odc.geo.crs import CRS
+from odc.geo.geobox import GeoBox
+from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.errors import NotGeoreferencedWarning
+from rasterio.windows import Window as RasterioWindow
+
+from tilemap.errors import SceneError, StoreError, TilemapError
+from tilemap.geometry import Window
+from tilemap.stores.vrt import referenced_files
+
+AnyArray = npt.NDArray[Any]
+BoolArray = npt.NDArray[np.bool_]
+
+SUFFIXES = (".tif", ".tiff", ".jp2")
+_SIGNATURES = {  # the first bytes of a file decide its driver, never its name
+    b"II*\0": "GTiff",
+    b"MM\0*": "GTiff",
+    b"II+\0": "GTiff",
+    b"MM\0+": "GTiff",
+    b"\0\0\0\x0cjP  ": "JP2OpenJPEG",
+    b"\xff\x4f\xff\x51": "JP2OpenJPEG",
+}
+LARGEST_BLOCK = 2**30  # bytes a single block may take in memory
+GDAL_SETTINGS = {
+    "GDAL_DISABLE_READDIR_ON_OPEN": "TRUE",  # sidecars are still looked up by their names
+    "GDAL_PAM_ENABLED": "YES",
+    "GDAL_VRT_ENABLE_PYTHON": "NO",
+    "GDAL_MAX_DATASET_POOL_SIZE": "64",
+    "GTIFF_VIRTUAL_MEM_IO": "NO",
+    "GDAL_HTTP_MAX_RETRY": "0",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RasterBand:
+    """One plane of data in a file.
+
+    Args:
+        index: its number in the file, from 1.
+        name: common name, once it is known.
+        dtype: NumPy name.
+        description: what the file itself calls it, if anything.
+        color: its colour interpretation, such as "red" or "gray".
+        nodata: declared "not observed".
+        scale: physical = stored * scale + offset.
+        offset: see ``scale``.
+        scaled: whether scale and offset were declared.
+    """
+
+    index: int
+    dtype: str
+    name: str | None = None
+    description: str | None = None
+    color: str = "undefined"
+    nodata: float | None = None
+    scale: float = 1.0
+    offset: float = 0.0
+    scaled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Raster:
+    """A file as it was found: enough to read it on another machine without asking again.
+
+    Args:
+        path: absolute.
+        driver: GDAL's name.
+        geobox: its grid; the CRS may be None.
+        bands: planes of data; alpha is none of them.
+        mask: where validity comes from besides nodata: "none", the "alpha" band, one mask for
+            the "file", or one for each "band".
+        alpha: number of the alpha band, 0 if there is none.
+        count: planes in the file, alpha included.
+        files: absolute paths that reading it touches, itself first.
+    """
+
+    path: str
+    driver: str
+    geobox: GeoBox
+    bands: tuple[RasterBand, ...]
+    mask: Literal["none", "alpha", "file", "band"]
+    alpha: int
+    count: int
+    files: tuple[str, ...]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, columns)."""
+        rows, cols = self.geobox.shape
+        return int(rows), int(cols)
+
+
+def plain_path(source: str | os.PathLike[str]) -> Path:
+    """The absolute path of a local file or folder.
+
+    Raises:
+        SceneError: for a URL or a GDAL virtual path, and for what does not exist.
+    """
+    text = os.fspath(source)
+    if text.startswith("/vsi") or "://" in text or "\0" in text:
+        raise SceneError(f"a source must be a local file, got {text!r}; download it first")
+    path = Path(text).expanduser().absolute()
+    try:
+        exists = path.exists()
+    except OSError as problem:
+        raise SceneError(f"cannot look at {text!r}: {problem.strerror}") from problem
+    if not exists:
+        raise SceneError(f"no such file: {text}")
+    return path
+
+
+@contextmanager
+def naming_file(path: str, doing: str, error: type[TilemapError]) -> Iterator[None]:
+    """Turn whatever GDAL raises into one error that names the file."""
+    try:
+        yield
+    except (TilemapError, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except Exception as problem:
+        reason = " ".join(str(problem.__cause__ or problem).split()) or type(problem).__name__
+        raise error(
+            f"cannot {doing} {path}: {reason[:300].rstrip('.')}; it may be truncated or damaged"
+        ) from problem
+
+
+def driver_of(path: str) -> str:
+    """The one driver that may open a file: VRT by its suffix, the others by their first bytes.
+
+    So a text file named .tif that GDAL would take for a VRT or a service stays shut.
+
+    Raises:
+        SceneError: if it is none of them.
+    """
+    if path.lower().endswith(".vrt"):
+        return "VRT"
+    try:
+        with Path(path).open("rb") as file:
+            head = file.read(8)
+    except OSError as problem:
+        raise SceneError(f"cannot open {path}: {problem.strerror}") from problem
+    for signature, driver in _SIGNATURES.items():
+        if head.startswith(signature):
+            return driver
+    raise SceneError(f"not a raster of an allowed format (GeoTIFF, COG, JPEG 2000): {path}")
+
+
+def open_dataset(path: str) -> Any:
+    """A rasterio dataset in read mode, by the one driver allowed for the file.
+
+    Raises:
+        SceneError: if that driver does not take it.
+    """
+    driver = driver_of(path)
+    with naming_file(path, "open", SceneError), warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        return rasterio.open(Path(path), driver=driver, sharing=False)
+
+
+def describe(path: str) -> Raster:
+    """Open a file, check what can be checked cheaply, and say what is in it.
+
+    Raises:
+        SceneError: if it cannot be opened, is truncated, or holds numbers tilemap cannot map.
+    """
+    if not Path(path).is_file():
+        raise SceneError(f"not a file: {path}")
+    inner = referenced_files(path) if path.lower().endswith(".vrt") else ()
+    for file in inner:
+        if not file.lower().endswith(".vrt"):
+            with open_dataset(file):
+                pass
+    with (
+        rasterio.Env(**GDAL_SETTINGS),
+        open_dataset(path) as dataset,
+        naming_file(path, "read", SceneError),
+    ):
+        _check_blocks(dataset, path)
+        alpha = next((i for i, c in enumerate(dataset.colorinterp, 1) if c == ColorInterp.alpha), 0)
+        bands = tuple(_band(dataset, i, path) for i in range(1, dataset.count + 1) if i != alpha)
+        if not bands:
+            raise SceneError(f"a raster must have at least one band of data, {path} has none")
+        sidecars = tuple(p for p in (f"{path}.msk", f"{path}.aux.xml") if os.path.isfile(p))
+        return Raster(
+            path=path,
+            driver=dataset.driver,
+            geobox=_geobox(dataset, path),
+            bands=bands,
+            mask=_mask_kind(dataset, bands, alpha),
+            alpha=alpha,
+            count=dataset.count,
+            files=(path, *sidecars, *inner),
+        )
+
+
+def _band(dataset: Any, index: int, path: str) -> RasterBand:
+    name = dataset.dtypes[index - 1]
+    if name.startswith("complex") or name in ("int64", "uint64"):
+        raise SceneError(
+            f"bands must hold real numbers of at most 32 bits or floats, band {index} of {path} "
+            f"has {name}; convert it first"
+        )
+    scale, offset = dataset.scales[index - 1], dataset.offsets[index - 1]
+    if not (np.isfinite(scale) and np.isfinite(offset) and scale != 0):
+        scale, offset = 1.0, 0.0
+    return RasterBand(
+        index=index,
+        dtype=str(np.dtype(name)),
+        description=dataset.descriptions[index - 1],
+        color=dataset.colorinterp[index - 1].name,
+        nodata=dataset.nodatavals[index - 1],
+        scale=scale,
+        offset=offset,
+        scaled=(scale, offset) != (1.0, 0.0),
+    )
+
+
+def _mask_kind(
+    dataset: Any, bands: Sequence[RasterBand], alpha: int
+) -> Literal["none", "alpha", "file", "band"]:
+    if alpha:
+        return "alpha"
+    flags = [set(dataset.mask_flag_enums[band.index - 1]) for band in bands]
+    if any(MaskFlags.per_dataset in f for f in flags):
+        return "file"
+    known = {MaskFlags.all_valid, MaskFlags.nodata}
+    return "none" if all(f & known for f in flags) else "band"
+
+
+@lru_cache(maxsize=64)
+def crs_of(wkt: str) -> CRS:
+    """The CRS, by its EPSG code where the definition is exactly that."""
+    crs = CRS(wkt)
+    code = crs.epsg
+    if code is not None:
+        named = CRS(f"EPSG:{code}")
+        if named == crs:
+            return named
+    return crs
+
+
+def _geobox(dataset: Any, path: str) -> GeoBox:
+    affine: Affine = dataset.transform
+    if not np.isfinite(tuple(affine)).all() or affine.determinant == 0:
+        raise SceneError(f"the geotransform of {path} cannot be inverted: {tuple(affine)[:6]}")
+    crs = None
+    if dataset.crs:
+        try:
+            crs = crs_of(dataset.crs.to_wkt())
+        except Exception as problem:
+            raise SceneError(f"the CRS of {path} is not understood: {problem}") from problem
+    return GeoBox((dataset.height, dataset.width), affine, crs)
+
+
+def _check_blocks(dataset: Any, path: str) -> None:
+    """Blocks must be of a sane size and, in a TIFF, lie inside the file.
+
+    Only some are looked at, first and last included; the rest shows when it is read.
+    """
+    for index, (rows, cols) in enumerate(dataset.block_shapes, 1):
+        nbytes = rows * cols * _itemsize(dataset.dtypes[index - 1])
+        if str(dataset.interleaving).lower().endswith("pixel"):
+            nbytes *= dataset.count
+        if nbytes > LARGEST_BLOCK and dataset.driver != "VRT":
+            raise SceneError(
+                f"blocks must be at most 1 GiB in memory, {path} has blocks of {rows} x {cols} "
+                "pixels; rewrite it as a tiled GeoTIFF"
+            )
+    if dataset.driver not in ("GTiff", "COG"):
+        return
+    size = os.path.getsize(path)
+    for index in sorted({1, dataset.count}):
+        rows, cols = dataset.block_shapes[index - 1]
+        down, across = -(-dataset.height // rows), -(-dataset.width // cols)
+        for number in np.unique(np.linspace(0, down * across - 1, 32).astype(np.int64)):
+            row, col = divmod(int(number), across)
+            start = dataset.get_tag_item(f"BLOCK_OFFSET_{col}_{row}", "TIFF", bidx=index)
+            length = dataset.get_tag_item(f"BLOCK_SIZE_{col}_{row}", "TIFF", bidx=index)
+            if start and length and int(start) + int(length) > size:
+                raise SceneError(
+                    f"{path} is truncated: it has {size} bytes, but a block of pixels ends at "
+                    f"byte {int(start) + int(length)}; fetch it again"
+                )
+
+
+def _itemsize(name: str) -> int:
+    return 16 if name.startswith("complex") else np.dtype(name).itemsize
+
+
+class RasterReader:
+    """One open file, for one thread; opened at the first read.
+
+    Args:
+        raster: what to open.
+    """
+
+    def __init__(self, raster: Raster) -> None:
+        self._raster = raster
+        self._dataset: Any = None
+
+    def close(self) -> None:
+        """Give the handle back; reading opens it again."""
+        if self._dataset is not None:
+            self._dataset.close()
+            self._dataset = None
+
+    def read(self, positions: Sequence[int], window: Window) -> tuple[AnyArray, BoolArray]:
+        """Stored numbers and where all of them were observed.
+
+        Args:
+            positions: which of ``raster.bands``, in the order wanted.
+            window: in pixels of the file, inside it.
+
+        Returns:
+            image (band, y, x) of the promoted dtype, valid bool (y, x).
+
+        Raises:
+            StoreError: if GDAL cannot read it, or the file is no longer what it was.
+        """
+        raster = self._raster
+        bands = [raster.bands[p] for p in positions]
+        part = RasterioWindow(window.left, window.top, window.width, window.height)
+        with naming_file(raster.path, "read", StoreError):
+            dataset = self._open()
+            dtype = np.result_type(*(np.dtype(band.dtype) for band in bands))
+            image: AnyArray = dataset.read(
+                [band.index for band in bands], window=part, out_dtype=dtype
+            )
+            valid = observed(image, bands)
+            if raster.mask == "alpha":
+                valid &= dataset.read(raster.alpha, window=part) > 0
+            elif raster.mask == "file":
+                valid &= dataset.read_masks(bands[0].index, window=part) > 0
+            elif raster.mask == "band":
+                masks = dataset.read_masks([band.index for band in bands], window=part)
+                valid &= (masks > 0).all(axis=0)
+        return image, valid
+
+    def _open(self) -> Any:
+        if self._dataset is None:
+            dataset = open_dataset(self._raster.path)
+            if (dataset.shape, dataset.count) != (self._raster.shape, self._raster.count):
+                dataset.close()
+                raise StoreError(f"{self._raster.path} has changed since the run was planned")
+            self._dataset = dataset
+        return self._dataset
+
+
+def observed(image: AnyArray, bands: Sequence[RasterBand]) -> BoolArray:
+    """Where no band has its nodata number and every float is finite.
+
+    Args:
+        image: stored numbers (band, y, x).
+        bands: one for each plane.
+
+    Returns:
+        bool (y, x), True = observed.
+    """
+    valid = np.ones(image.shape[1:], dtype=np.bool_)
+    for plane, band in zip(image, bands, strict=True):
+        own = np.dtype(band.dtype)
+        if own.kind == "f":
+            valid &= np.isfinite(plane)
+        if band.nodata is None:
+            continue
+        nodata = stored_number(band.nodata, own)
+        if nodata is not None:
+            valid &= plane != nodata
+    return valid
+
+
+def stored_number(value: float, dtype: np.dtype[Any]) -> np.generic | None:
+    """A nodata value as the file stores it; None if the dtype cannot hold it.
+
+    >>> stored_number(-9999, np.dtype("uint8")) is None
+    True
+    >>> int(stored_number(255.0, np.dtype("uint8")))
+    255
+    """
+    if dtype.kind == "f":
+        if not np.isfinite(value):
+            return None  # such pixels are not finite and so never valid
+        with np.errstate(over="ignore"):
+            return dtype.type(value)
+    if not np.isfinite(value) or value != int(value):
+        return None
+    limits = np.iinfo(dtype)
+    return dtype.type(int(value)) if limits.min <= value <= limits.max else None
