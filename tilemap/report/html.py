@@ -1,0 +1,348 @@
+"""The report of a run: one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from html import escape
+from pathlib import Path
+
+from tilemap.report.charts import bars, histogram, percent, percentile, stack
+from tilemap.stores.sidecars import ClassRow, write_text
+
+STYLE = Path(__file__).with_name("report.css")
+
+
+@dataclass(frozen=True)
+class SeamFigures:
+    """How far neighbouring tiles disagree where both predict.
+
+    Args:
+        pixels: pixels compared.
+        differ: of those, pixels to which the two tiles would give different labels.
+        largest: largest difference of one class's probability, 0..1.
+    """
+
+    pixels: int
+    differ: int
+    largest: float
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """How fast a run was.
+
+    Args:
+        pixels: of the scene.
+        seconds: wall time of the run.
+        tiles: done in this run.
+        workers: processes.
+        resumed: tiles found done already.
+    """
+
+    pixels: int
+    seconds: float
+    tiles: int
+    workers: int
+    resumed: int = 0
+
+    @property
+    def mpx_per_s(self) -> float:
+        """Million scene pixels per second; 0 where no time passed."""
+        return self.pixels / self.seconds / 1e6 if self.seconds > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """Everything a report shows; whatever is empty or None leaves its part out.
+
+    Args:
+        title: of the page, usually the scene's name.
+        subtitle: one line below it.
+        quicklook: PNG, scene and class map side by side.
+        scene: facts by name, such as size, pixel, CRS, date.
+        classes: what the class map holds.
+        area_note: how the areas were computed.
+        not_observed: share of the scene without a class, 0..1.
+        confidence_histogram: pixels per percent, 101 of them.
+        seam: disagreement of neighbouring tiles.
+        throughput: of the run.
+        stages: seconds by stage.
+        settings: by name.
+        model: facts of the model card by name.
+        versions: by package.
+        inputs: files read.
+        products: (file, bytes, sha256) of each product.
+        warnings: for people, a sentence each.
+        quarantined: tiles left out, with the reason.
+    """
+
+    title: str
+    subtitle: str = ""
+    quicklook: bytes = b""
+    scene: Mapping[str, object] = field(default_factory=dict)
+    classes: Sequence[ClassRow] = ()
+    area_note: str = ""
+    not_observed: float = 0.0
+    confidence_histogram: Sequence[int] = ()
+    seam: SeamFigures | None = None
+    throughput: Throughput | None = None
+    stages: Mapping[str, float] = field(default_factory=dict)
+    settings: Mapping[str, object] = field(default_factory=dict)
+    model: Mapping[str, object] = field(default_factory=dict)
+    versions: Mapping[str, object] = field(default_factory=dict)
+    inputs: Sequence[str] = ()
+    products: Sequence[tuple[str, int, str]] = ()
+    warnings: Sequence[str] = ()
+    quarantined: Sequence[str] = ()
+
+
+def render(data: ReportData) -> str:
+    """The page: self-contained, without scripts, readable in a mail."""
+    body = "".join(
+        [
+            _header(data),
+            _alerts(data),
+            _quicklook(data),
+            _classes(data),
+            '<div class="pair">',
+            _confidence(data.confidence_histogram),
+            _seam(data.seam),
+            "</div>",
+            _speed(data),
+            _details(data),
+        ]
+    )
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(data.title)}</title><style>{STYLE.read_text()}</style></head>"
+        f"<body><main>{body}</main></body></html>\n"
+    )
+
+
+def write_report(path: Path, data: ReportData) -> None:
+    """Render and write the page, whole or not at all.
+
+    Raises:
+        StoreError: if it cannot be written.
+    """
+    write_text(path, render(data))
+
+
+def _header(data: ReportData) -> str:
+    subtitle = f'<p class="subtitle">{escape(data.subtitle)}</p>' if data.subtitle else ""
+    facts = "".join(
+        f"<div><dt>{escape(name)}</dt><dd>{escape(str(value))}</dd></div>"
+        for name, value in data.scene.items()
+    )
+    facts = f'<dl class="facts">{facts}</dl>' if facts else ""
+    return f"<header><h1>{escape(data.title)}</h1>{subtitle}{facts}</header>"
+
+
+def _alerts(data: ReportData) -> str:
+    parts = []
+    if data.quarantined:
+        count = len(data.quarantined)
+        what = "1 tile is" if count == 1 else f"{count:,} tiles are"
+        parts.append(
+            f'<div class="alert bad"><strong>{what} missing from this map.</strong>'
+            f"{_list(data.quarantined)}</div>"
+        )
+    if data.warnings:
+        parts.append(f'<div class="alert">{_list(data.warnings)}</div>')
+    return "".join(parts)
+
+
+def _list(items: Sequence[str], most: int = 20) -> str:
+    shown = [f"<li>{escape(item)}</li>" for item in items[:most]]
+    if len(items) > most:
+        shown.append(f"<li>and {len(items) - most:,} more, see run.json</li>")
+    return f"<ul>{''.join(shown)}</ul>"
+
+
+def _quicklook(data: ReportData) -> str:
+    if not data.quicklook:
+        return ""
+    picture = base64.b64encode(data.quicklook).decode()
+    return (
+        '<figure><div class="sides"><span>Scene</span><span>Class map</span></div>'
+        f'<img src="data:image/png;base64,{picture}" alt="The scene beside its class map">'
+        f"</figure>{_legend(data.classes)}"
+    )
+
+
+def _legend(rows: Sequence[ClassRow]) -> str:
+    items = "".join(
+        f'<li><i style="background:{row.hex}"></i>{escape(row.name)}</li>' for row in rows
+    )
+    return f'<ul class="legend">{items}</ul>' if items else ""
+
+
+def _classes(data: ReportData) -> str:
+    if not data.classes:
+        return ""
+    known = all(row.area_km2 is not None for row in data.classes)
+    lines = [_class_line(row, known) for row in data.classes]
+    area = '<th class="number">Area, km²</th>' if known else ""
+    total = ""
+    if known:
+        whole = sum(row.area_km2 or 0 for row in data.classes)
+        pixels = sum(row.pixels for row in data.classes)
+        total = (
+            '<tr class="total"><td></td><td>observed</td><td></td>'
+            f'<td class="number"></td><td class="number">{_km2(whole)}</td>'
+            f'<td class="number">{pixels:,}</td></tr>'
+        )
+    notes = [data.area_note] if data.area_note else []
+    if data.not_observed > 0:
+        notes.append(f"{percent(data.not_observed)} of the scene was not observed.")
+    shares = [(row.name, row.hex, row.share) for row in data.classes]
+    return (
+        f"<section><h2>{'Area' if known else 'Pixels'} by class</h2>{stack(shares)}"
+        '<table class="classes"><thead><tr><th></th><th>Class</th><th class="wide"></th>'
+        f'<th class="number">Share</th>{area}<th class="number">Pixels</th></tr></thead>'
+        f"<tbody>{''.join(lines)}{total}</tbody></table>{_note(' '.join(notes))}</section>"
+    )
+
+
+def _class_line(row: ClassRow, known: bool) -> str:
+    area = f'<td class="number">{_km2(row.area_km2 or 0)}</td>' if known else ""
+    return (
+        f'<tr><td><i style="background:{row.hex}"></i></td><td>{escape(row.name)}</td>'
+        f'<td class="wide"><b style="width:{100 * row.share:.2f}%;background:{row.hex}"></b></td>'
+        f'<td class="number">{percent(row.share)}</td>{area}'
+        f'<td class="number">{row.pixels:,}</td></tr>'
+    )
+
+
+def _km2(area: float) -> str:
+    """Three or more significant digits, without an exponent.
+
+    >>> _km2(123456.7), _km2(12.345), _km2(0.00123), _km2(0)
+    ('123,457', '12.3', '0.00123', '0')
+    """
+    return f"{area:,.0f}" if area >= 100 else format(Decimal(f"{area:.3g}"), "f")
+
+
+def _confidence(counts: Sequence[int]) -> str:
+    total = sum(counts)
+    if not total:
+        return ""
+    low = sum(counts[:50]) / total
+    mean = sum(index * count for index, count in enumerate(counts)) / total
+    return (
+        f"<section><h2>Confidence</h2>{histogram(counts)}"
+        + _note(
+            f"Probability of the class chosen, percent of pixels per 5 %. Median "
+            f"{percentile(counts, 0.5)} %, mean {mean:.0f} %; {percent(low)} of the pixels are "
+            "below 50 %."
+        )
+        + "</section>"
+    )
+
+
+def _seam(seam: SeamFigures | None) -> str:
+    if seam is None:
+        return ""
+    if not seam.pixels:
+        text, figure = "One tile covers the scene: it has no seams.", "none"
+    else:
+        share = seam.differ / seam.pixels
+        figure = percent(share)
+        text = (
+            f"Where two tiles meet, both predict: {seam.differ:,} of {seam.pixels:,} pixels "
+            "compared would get another label from the other tile. The largest difference of a "
+            f"probability is {seam.largest:.4f}. The map blends both."
+        )
+    return (
+        f'<section><h2>Seams</h2><p class="figure">{figure}</p>'
+        f'<p class="unit">of labels disagree between tiles</p>{_note(text)}</section>'
+    )
+
+
+def _speed(data: ReportData) -> str:
+    speed = data.throughput
+    if speed is None and not data.stages:
+        return ""
+    parts = ['<section><h2>Time</h2><div class="pair">']
+    if speed is not None:
+        again = f", {speed.resumed:,} were done before" if speed.resumed else ""
+        parts.append(
+            f'<div><p class="figure">{speed.mpx_per_s:,.2f}</p>'
+            '<p class="unit">million pixels per second</p>'
+            + _note(
+                f"{speed.pixels / 1e6:,.1f} million pixels in {_duration(speed.seconds)}, "
+                f"{_many(speed.tiles, 'tile')} on {_many(speed.workers, 'worker')}{again}."
+            )
+            + "</div>"
+        )
+    if data.stages:
+        parts.append(f"<div>{bars(data.stages, 's')}</div>")
+    return "".join(parts) + "</div></section>"
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
+
+
+def _duration(seconds: float) -> str:
+    """Seconds for people.
+
+    >>> _duration(3.21), _duration(75), _duration(7384)
+    ('3.2 s', '1 min 15 s', '2 h 03 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _details(data: ReportData) -> str:
+    parts = [
+        _facts("Model", data.model),
+        _facts("Settings", data.settings),
+        _facts("Versions", data.versions),
+    ]
+    inputs = {f"{index}": name for index, name in enumerate(data.inputs, 1)}
+    parts.append(_facts("Inputs", inputs))
+    if data.products:
+        lines = "".join(
+            f'<tr><td>{escape(name)}</td><td class="number">{size / 1e6:,.2f} MB</td>'
+            f"<td><code>{escape(digest)}</code></td></tr>"
+            for name, size, digest in data.products
+        )
+        parts.append(
+            f'<section class="full"><h3>Products</h3><table class="products">{lines}</table>'
+            "</section>"
+        )
+    body = "".join(parts)
+    return f'<h2>What was run</h2><div class="details">{body}</div>' if body else ""
+
+
+def _facts(title: str, facts: Mapping[str, object]) -> str:
+    if not facts:
+        return ""
+    lines = "".join(
+        f"<tr><th>{escape(name)}</th><td>{escape(_plain(value))}</td></tr>"
+        for name, value in facts.items()
+    )
+    return f"<section><h3>{escape(title)}</h3><table>{lines}</table></section>"
+
+
+def _plain(value: object) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_plain(item)}" for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(_plain(item) for item in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _note(text: str) -> str:
+    return f'<p class="note">{escape(text)}</p>' if text else ""
