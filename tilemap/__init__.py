@@ -10,8 +10,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from tilemap.api import demo, plan, segment
     from tilemap.geometry import Tile, TileGrid, Window
     from tilemap.scene import Scene
+    from tilemap.stores.geotiff import SceneRequest, open_scene
 
 __version__ = "0.1.0"
 
@@ -27,7 +29,18 @@ _HOME = {
     "segment": "tilemap.api",
 }
 
-__all__ = ["Scene", "Tile", "TileGrid", "Window", "__version__"]
+__all__ = [
+    "Scene",
+    "SceneRequest",
+    "Tile",
+    "TileGrid",
+    "Window",
+    "__version__",
+    "demo",
+    "open_scene",
+    "plan",
+    "segment",
+]
 
 
 def __getattr__(name: str) -> object:
