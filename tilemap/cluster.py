@@ -98,6 +98,8 @@ def _embedded(settings: ClusterSettings) -> Iterator[Client]:
             "OMP_NUM_THREADS": "1",
             "MKL_NUM_THREADS": "1",
             "OPENBLAS_NUM_THREADS": "1",
+            # A failed tile is told once, by the driver, when it is quarantined.
+            "DASK_LOGGING__DISTRIBUTED": "critical",
         },
         "distributed.admin.tick.limit": "30s",
     }
@@ -132,4 +134,5 @@ def _remote(address: str) -> Iterator[Client]:
 
 def thread_count(client: Client) -> int:
     """Threads of all workers now."""
-    return max(1, sum(client.nthreads().values()))
+    threads: dict[str, int] = client.nthreads()
+    return max(1, sum(threads.values()))

@@ -115,7 +115,7 @@ class RunDirectory:
             if entries and not (ours and self._only_partial_stores()):
                 raise OutputError(
                     f"{self.path} must be empty or hold a run of tilemap, it holds "
-                    f"{', '.join(entries[:3])}{' ...' if len(entries) > 3 else ''}; give another --out"
+                    f"{', '.join(entries[:3])}; give another --out"
                 )
             return
         lines = differences(previous, identity)

@@ -1,8 +1,8 @@
 """What one tile costs: memory and seconds, measured in a process of its own before the run.
 
-A model's memory cannot be known from its file. So one patch is segmented in a fresh process that has
-loaded what a worker loads, at two sizes; between them memory is linear in the pixels of the patch.
-The figures are kept by model, patch and machine, so that only the first run pays for them.
+A model's memory cannot be known from its file. So one patch is segmented in a fresh process that
+has loaded what a worker loads, at two sizes; between them memory is linear in the pixels of the
+patch. The figures are kept by model, patch and machine, so that only the first run pays for them.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Cost:
 
 
 def resolve_device(model: ModelRef, device: str) -> str:
-    """ "auto" to "cuda" where the model can use it and one is there, else "cpu"."""
+    """Turn "auto" into "cuda" where the model can use it and one is there, else into "cpu"."""
     if device != "auto":
         return device
     if model.path.suffix == ".onnx":
@@ -115,7 +115,9 @@ def measure(trial: Trial) -> Cost:
     if done.returncode != 0 or not done.stdout:
         tail = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["no message"]
         how = f"exit {done.returncode}" if done.returncode >= 0 else f"signal {-done.returncode}"
-        raise TilemapError(f"measuring one tile of {trial.model.card.name} failed ({how}): {tail[0]}")
+        raise TilemapError(
+            f"measuring one tile of {trial.model.card.name} failed ({how}): {tail[0]}"
+        )
     answer = json.loads(done.stdout.splitlines()[-1])
     if "error" in answer:
         raise getattr(errors, answer["type"], TilemapError)(answer["error"])
@@ -203,7 +205,7 @@ def run_trial(trial: Trial) -> Cost:
 
 def main() -> None:
     """Read a pickled trial from standard input, write its cost or its error as JSON."""
-    trial: Trial = pickle.load(sys.stdin.buffer)  # noqa: S301  from our own parent process
+    trial: Trial = pickle.load(sys.stdin.buffer)
     try:
         answer = dataclasses.asdict(run_trial(trial))
     except TilemapError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tilemap.errors import ConfigError, GridError, ModelError, SceneError, UsageError
+from tilemap.errors import ConfigError, GridError, SceneError, UsageError
 from tilemap.geometry import TileGrid, fit_core, round_up
 from tilemap.measure import Cost
 from tilemap.models.card import ModelCard
@@ -108,8 +108,8 @@ def check_units(scene: Scene, card: ModelCard) -> None:
     unscaled = [b.name for b in scene.bands if not b.scaled and not b.dtype.startswith("float")]
     if card.units == "reflectance" and unscaled:
         raise SceneError(
-            f"{card.name} takes reflectance (0..1), but {scene.name} stores {scene.dtype} without a "
-            "scale; say what one unit is with --scale, such as --scale 0.0001 for Sentinel-2"
+            f"{card.name} takes reflectance (0..1), but {scene.name} stores {scene.dtype} without "
+            "a scale; say what one unit is with --scale, such as --scale 0.0001 for Sentinel-2"
         )
 
 
@@ -195,10 +195,11 @@ def check_memory(
         patch = cost.largest_patch(limit_bytes)
         if patch >= smallest_side:
             return choose_grid(grid.scene, card, settings, patch)
+    need = _mib(cost.worker_bytes(smallest_side))
     raise ConfigError(
-        f"a worker needs {_mib(cost.worker_bytes(smallest_side))} for one tile of {smallest_side} x "
-        f"{smallest_side} pixels, the memory limit is {_mib(limit_bytes, down=True)}; the smallest limit "
-        f"that works is --memory-limit {_mib(cost.worker_bytes(smallest_side)).replace(' ', '')}"
+        f"a worker needs {need} for one tile of {smallest_side} x {smallest_side} pixels, the "
+        f"memory limit is {_mib(limit_bytes, down=True)}; the smallest limit that works is "
+        f"--memory-limit {need.replace(' ', '')}"
     )
 
 

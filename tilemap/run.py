@@ -64,9 +64,9 @@ class SegmentSettings:
         keep_stores: keep the stores, patches included, after a run that ended well.
     """
 
-    grid: GridSettings = GridSettings()
-    backend: Backend = Backend()
-    cluster: ClusterSettings = ClusterSettings()
+    grid: GridSettings = field(default_factory=GridSettings)
+    backend: Backend = field(default_factory=Backend)
+    cluster: ClusterSettings = field(default_factory=ClusterSettings)
     keep_stores: bool = True
 
 
@@ -277,7 +277,10 @@ def _create_stores(directory: RunDirectory, prepared: Prepared) -> None:
 
 def _resume(stores: Path, grid: TileGrid) -> tuple[set[Tile], set[Tile]]:
     """Tiles that need no segmenting, and tiles that need no stitching any more."""
-    predictions, maps = PredictionStore(stores / "predictions.zarr", grid), MapStore(stores / "map.zarr", grid)
+    predictions, maps = (
+        PredictionStore(stores / "predictions.zarr", grid),
+        MapStore(stores / "map.zarr", grid),
+    )
     segmented = {tile for tile in grid.tiles() if predictions.has(tile)}
     stitched = {
         tile
@@ -329,12 +332,14 @@ def _execute(
     client.unregister_worker_plugin(plugin.name)
     record = _record(prepared, outcome, products, seam)
     record["tasks"] = {
-        "total": 2 * grid.size, "done": outcome.receipts, "resumed": resumed, "retried": outcome.retried,
-    }  # fmt: skip
+        "total": 2 * grid.size,
+        "done": outcome.receipts,
+        "resumed": resumed,
+        "retried": outcome.retried,
+    }
     fresh_pixels = grid.scene[0] * grid.scene[1] - pixels
-    record["seconds"] = {
-        "map": mapped, "export": total - mapped, "total": total, "by_step": outcome.seconds,
-    }  # fmt: skip
+    seconds = {"map": mapped, "export": total - mapped, "total": total}
+    record["seconds"] = {**seconds, "by_step": outcome.seconds}
     record["mpx_per_s"] = fresh_pixels / total / 1e6
     write_json(directory.run_file, record)
     if not settings.keep_stores and not outcome.quarantined:
@@ -352,9 +357,7 @@ def _complete(stores: Path, grid: TileGrid, outcome: Outcome) -> Seam:
     return sum((maps.read_stats(tile).seam for tile in grid.tiles()), Seam())
 
 
-def _record(
-    prepared: Prepared, outcome: Outcome, products: Products, seam: Seam
-) -> dict[str, Any]:
+def _record(prepared: Prepared, outcome: Outcome, products: Products, seam: Seam) -> dict[str, Any]:
     grid, scene = prepared.plan.grid, prepared.source.scene
     return {
         "status": "partial" if outcome.quarantined else "ok",

@@ -1,7 +1,7 @@
 """The driver's own window of tasks in flight: order, retries, quarantine.
 
-Dask gets a few tasks for each worker thread at a time, so neither the scheduler nor the client grows
-with the scene. A core is stitched as soon as the tiles around it are segmented.
+Dask gets a few tasks for each worker thread at a time, so neither the scheduler nor the client
+grows with the scene. A core is stitched as soon as the tiles around it are segmented.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from distributed import Client, Future, as_completed
 from distributed.scheduler import KilledWorker
@@ -82,7 +83,7 @@ class TaskWindow:
         self._stitch = deque(tile for tile in order if self._ready(tile))
         self._unstitched -= set(self._stitch)
         self._attempts: dict[tuple[Stage, Tile], int] = {}
-        self._running: dict[Future, tuple[Stage, Tile]] = {}
+        self._running: dict[Future[Any], tuple[Stage, Tile]] = {}
 
     def _ready(self, tile: Tile) -> bool:
         around = self._grid.neighbours(tile)
@@ -153,7 +154,9 @@ class TaskWindow:
             self.outcome.retried += 1
             (self._segment if stage == "segment" else self._stitch).append(tile)
             return
-        text = f"the worker died {RETRIES + 1} times while it ran this tile" if killed else str(error)
+        text = (
+            f"the worker died {RETRIES + 1} times while it ran this tile" if killed else str(error)
+        )
         self.outcome.quarantined.append(Quarantined(tile, stage, text))
         nothing_works = self.outcome.receipts == 0
         if nothing_works and len(self.outcome.quarantined) >= min(GIVE_UP_AFTER, self._grid.size):

@@ -1,7 +1,7 @@
 """What runs inside a worker process: one task is one stage on one tile.
 
-A task is named by the run's digest, its stage and its tile, and returns a receipt. Everything else (the
-scene, the model, the stores) the process opens once for each run, through ``RunPlugin``.
+A task is named by the run's digest, its stage and its tile, and returns a receipt. Everything else
+(the scene, the model, the stores) the process opens once for each run, through ``RunPlugin``.
 """
 
 from __future__ import annotations
@@ -192,7 +192,7 @@ class _Clock:
 _contexts: dict[str, RunContext] = {}
 
 
-class RunPlugin(WorkerPlugin):  # type: ignore[misc]
+class RunPlugin(WorkerPlugin):
     """Opens a run in every worker process, those that join later included, and loads its model."""
 
     idempotent = True
@@ -223,7 +223,9 @@ def context_of(digest: str) -> RunContext:
         StoreError: if its plugin was never set up here.
     """
     if digest not in _contexts:
-        raise StoreError(f"run {digest[:12]} must be set up in this worker process before its tasks")
+        raise StoreError(
+            f"run {digest[:12]} must be set up in this worker process before its tasks"
+        )
     return _contexts[digest]
 
 

@@ -35,7 +35,7 @@ class StitchedCore:
 
 
 def strips(grid: TileGrid, tile: tuple[int, int]) -> dict[Side, Window]:
-    """The parts of a core in which neighbours have weight too: its own frame without what overhangs."""
+    """Parts of a core in which neighbours have weight too: its frame without what overhangs."""
     core = grid.core_window(tile)
     return {side: window.intersect(core) for side, window in frame_windows(grid, tile).items()}
 
@@ -107,7 +107,9 @@ def _seam(grid: TileGrid, tile: Tile, frames: Frames, observed: npt.NDArray[np.b
     return seam
 
 
-def _gather(grid: TileGrid, tile: Tile, bands: Mapping[Side, HalfArray], window: Window) -> HalfArray:
+def _gather(
+    grid: TileGrid, tile: Tile, bands: Mapping[Side, HalfArray], window: Window
+) -> HalfArray:
     """One tile's probabilities in a window that its frame covers."""
     classes = next(iter(bands.values())).shape[0]
     out = np.zeros((classes, *window.shape), dtype=np.float16)

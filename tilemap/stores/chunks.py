@@ -1,8 +1,9 @@
 """Zarr v3 arrays in which one task writes one chunk, and a missing chunk is an error.
 
-Every array is written chunk by chunk with crc32c, so that a flipped bit is an error when read. Zarr
+Every array is written chunk by chunk with crc32c: a flipped bit is an error when read. Zarr
 itself reads a missing chunk as fill; here the file must exist. ``LocalStore`` renames chunks into
-place but does not flush them to the disk, so ``sync_chunk`` does before a done mark vouches for one.
+place but does not flush them to the disk, so ``sync_chunk`` does before a done mark vouches for
+one.
 """
 
 from __future__ import annotations
@@ -17,10 +18,13 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
+from zarr.core.array_spec import ArrayConfigParams
 
 from tilemap.errors import StoreError
 
 Index = tuple[int, ...]
+WRITE_ALL: ArrayConfigParams = {"write_empty_chunks": True}
+"""Of an open array, not of the stored one: a chunk of nothing but fill is written too."""
 
 
 def create_group(path: Path, attributes: dict[str, Any]) -> zarr.Group:
@@ -66,7 +70,7 @@ def add_array(
     Args:
         dimensions: one name per axis, so that xarray opens it.
     """
-    return group.create_array(
+    array = group.create_array(
         name,
         shape=tuple(shape),
         chunks=tuple(chunks),
@@ -75,8 +79,9 @@ def add_array(
         fill_value=0,
         dimension_names=tuple(dimensions),
         attributes=attributes or {},
-        config={"write_empty_chunks": True},
     )
+    filled: zarr.Array[Any] = array.with_config(WRITE_ALL)
+    return filled
 
 
 def array_of(group: zarr.Group, name: str) -> zarr.Array[Any]:
@@ -87,8 +92,11 @@ def array_of(group: zarr.Group, name: str) -> zarr.Array[Any]:
     """
     array = group.get(name)
     if not isinstance(array, zarr.Array):
-        raise StoreError(f"the store {group.store_path} has no array {name!r}; start it anew with --fresh")
-    return array
+        raise StoreError(
+            f"the store {group.store_path} has no array {name!r}; start it anew with --fresh"
+        )
+    filled: zarr.Array[Any] = array.with_config(WRITE_ALL)
+    return filled
 
 
 def chunk_path(array: zarr.Array[Any], index: Index) -> Path:
@@ -96,7 +104,7 @@ def chunk_path(array: zarr.Array[Any], index: Index) -> Path:
     root = getattr(array.store, "root", None)
     if root is None:
         raise StoreError(f"stores must lie on a file system, got {array.store}")
-    return Path(root) / array.path / array.metadata.encode_chunk_key(index)  # type: ignore[union-attr]
+    return Path(root) / array.path / array.metadata.encode_chunk_key(index)
 
 
 def _selection(array: zarr.Array[Any], index: Index) -> tuple[slice, ...]:
@@ -133,7 +141,9 @@ def read_chunk(array: zarr.Array[Any], index: Index) -> npt.NDArray[Any]:
         StoreError: if it was never written, cannot be read, or fails its checksum.
     """
     if not has_chunk(array, index):
-        raise StoreError(f"chunk {index} of {array.path} must be written before it is read; it is missing")
+        raise StoreError(
+            f"chunk {index} of {array.path} must be written before it is read; it is missing"
+        )
     try:
         return np.asarray(array[_selection(array, index)])
     except (OSError, ValueError, RuntimeError) as error:

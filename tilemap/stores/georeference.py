@@ -49,12 +49,19 @@ def add_grid_mapping(group: zarr.Group, geobox: GeoBox) -> None:
     if geobox.crs is not None:
         attributes["crs_wkt"] = attributes["spatial_ref"] = geobox.crs.to_wkt()
     array = group.create_array(
-        GRID_MAPPING, shape=(), dtype=np.int32, fill_value=0, dimension_names=(), attributes=attributes
+        GRID_MAPPING,
+        shape=(),
+        dtype=np.int32,
+        fill_value=0,
+        dimension_names=(),
+        attributes=attributes,
     )
     array[...] = 0
 
 
-def _add_coordinate(group: zarr.Group, name: str, values: Any, dims: tuple[str, ...], **attrs: str) -> None:
+def _add_coordinate(
+    group: zarr.Group, name: str, values: Any, dims: tuple[str, ...], **attrs: str
+) -> None:
     values = np.asarray(values, dtype=np.float64)
     array = group.create_array(
         name,

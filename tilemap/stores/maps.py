@@ -73,7 +73,7 @@ class CoreStats:
 
 
 class MapStore:
-    """Arrays ``landcover`` and ``confidence`` uint8 (y, x), one chunk per core; ``stats``; ``done``."""
+    """Arrays ``landcover``, ``confidence`` uint8 (y, x) by core; ``stats``; ``done``."""
 
     def __init__(self, path: Path, grid: TileGrid) -> None:
         group = open_group(path)
@@ -103,7 +103,12 @@ class MapStore:
                 {"grid_mapping": geo.GRID_MAPPING, "nodata": 255},
             )  # fmt: skip
         add_array(
-            group, "stats", (*grid.shape, _STATS), (1, 1, _STATS), np.float64, ("row", "col", "figure")
+            group,
+            "stats",
+            (*grid.shape, _STATS),
+            (1, 1, _STATS),
+            np.float64,
+            ("row", "col", "figure"),
         )
         geo.add_grid_mapping(group, geobox)
         geo.add_map_coordinates(group, geobox)
@@ -116,7 +121,11 @@ class MapStore:
     ) -> None:
         """Write one core, flush it, mark it."""
         figures = np.concatenate(
-            [stats.labels, stats.confidence, (stats.seam.pixels, stats.seam.differ, stats.seam.largest)]
+            [
+                stats.labels,
+                stats.confidence,
+                (stats.seam.pixels, stats.seam.differ, stats.seam.largest),
+            ]
         ).astype(np.float64)
         values = {"landcover": landcover, "confidence": confidence}
         for name, array in self._layers.items():

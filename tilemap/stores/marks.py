@@ -10,7 +10,14 @@ import numpy.typing as npt
 import zarr
 
 from tilemap.geometry import Tile
-from tilemap.stores.chunks import add_array, array_of, chunk_path, has_chunk, read_chunk, write_chunk
+from tilemap.stores.chunks import (
+    add_array,
+    array_of,
+    chunk_path,
+    has_chunk,
+    read_chunk,
+    write_chunk,
+)
 
 NAME = "done"
 

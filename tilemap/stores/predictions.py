@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from tilemap.geometry import Tile, TileGrid, Window
 from tilemap.stores.chunks import (
+    Index,
     add_array,
     array_of,
     create_group,
@@ -69,7 +70,7 @@ class Prediction:
 
 
 class PredictionStore:
-    """Arrays ``label`` and ``confidence`` (y, x) by core, ``rows`` and ``cols`` of bands, ``done``."""
+    """Arrays ``label``, ``confidence`` (y, x) by core; the bands of each side; ``done``."""
 
     def __init__(self, path: Path, grid: TileGrid) -> None:
         group = open_group(path)
@@ -99,7 +100,7 @@ class PredictionStore:
 
     def write(self, tile: Tile, prediction: Prediction) -> None:
         """Write one prediction, flush it, mark it done."""
-        written: list[tuple[Any, tuple[int, ...]]] = []
+        written: list[tuple[Any, Index]] = []
         for array, value in (
             (self._label, prediction.label),
             (self._confidence, prediction.confidence),
@@ -112,9 +113,9 @@ class PredictionStore:
                 continue
             chunk = np.zeros(array.shape[2:], dtype=np.float16)
             chunk[:, : band.shape[1], : band.shape[2]] = band
-            index = (*tile, 0, 0, 0)
-            write_chunk(array, index, chunk[None, None])
-            written.append((array, index))
+            place: Index = (*tile, 0, 0, 0)
+            write_chunk(array, place, chunk[None, None])
+            written.append((array, place))
         for array, index in written:
             sync_chunk(array, index)
         self.marks.set(tile, Mark.DONE)
@@ -126,7 +127,7 @@ class PredictionStore:
     def read_band(self, tile: Tile, side: Side) -> HalfArray:
         """One band of a tile's frame, float16 (class, y, x), cut to its window."""
         window = frame_windows(self.grid, tile)[side]
-        chunk = read_chunk(self._bands[side], (*tile, 0, 0, 0))[0, 0]
+        chunk: HalfArray = read_chunk(self._bands[side], (*tile, 0, 0, 0))[0, 0]
         return chunk[:, : window.height, : window.width]
 
     def has(self, tile: Tile) -> bool:

@@ -99,7 +99,9 @@ class TileStore:
         sync_chunk(self._valid, valid_index)
         self.marks.set(tile, Mark.DONE)
 
-    def read(self, tile: Tile, shape: tuple[int, int]) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+    def read(
+        self, tile: Tile, shape: tuple[int, int]
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
         """One patch: image (band, y, x) and valid (y, x), cut to ``shape``.
 
         Raises:
@@ -127,7 +129,7 @@ def open_tiles(path: Path | str) -> xr.Dataset:
     """
     import xarray as xr
 
-    dataset = xr.open_zarr(str(path), consolidated=False)
+    dataset: xr.Dataset = xr.open_zarr(str(path), consolidated=False)
     names = [band["name"] for band in dataset.attrs["tilemap:bands"]]
     auxiliary = [name for name in ("yc", "xc", geo.GRID_MAPPING) if name in dataset]
     return dataset.set_coords(auxiliary).assign_coords(band=("band", names))

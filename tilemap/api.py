@@ -1,0 +1,148 @@
+"""The public face in Python: ``plan``, ``segment``, ``demo``, in the words of the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import TypedDict, Unpack
+
+from tilemap.cluster import ClusterSettings
+from tilemap.errors import UsageError
+from tilemap.plan import GridSettings, parse_bytes
+from tilemap.run import Prepared, Progress, RunResult, SegmentSettings, execute, prepare
+from tilemap.stores.geotiff import SceneRequest
+from tilemap.worker import Backend
+
+DEMO_MODEL = "tilemap-demo-5class"
+DEMO_SCENE = ("va_eastern_shore_10m.tif", "va_eastern_shore_20m.tif")
+
+Paths = str | Path | Sequence[str | Path]
+
+
+class Options(TypedDict, total=False):
+    """What may be said of a run; everything has a default.
+
+    Of the scene: ``bands`` (names of the files' bands, in order), ``nodata``, ``scale``,
+    ``offset``, ``like`` (a raster whose grid is taken), ``resolution`` (in units of the CRS).
+    Of the cut, in pixels: ``core``, ``halo``, ``blend``. Of the model: ``device`` (auto, cpu,
+    cuda), ``precision`` (float32, bfloat16). Of the cluster: ``scheduler``, ``workers``,
+    ``memory_limit`` ("2GiB", of one worker). ``keep_stores``.
+    """
+
+    bands: Sequence[str] | None
+    nodata: float | None
+    scale: float | None
+    offset: float | None
+    like: str | Path | None
+    resolution: float | None
+    core: int | None
+    halo: int | None
+    blend: int | None
+    device: str
+    precision: str
+    scheduler: str | None
+    workers: int | None
+    memory_limit: str | int | None
+    keep_stores: bool
+
+
+def _request(scenes: Paths, options: Options) -> SceneRequest:
+    several = [scenes] if isinstance(scenes, str | Path) else list(scenes)
+    if not several:
+        raise UsageError("at least one scene must be given, got none")
+    bands, like = options.get("bands"), options.get("like")
+    return SceneRequest(
+        sources=tuple(str(scene) for scene in several),
+        band_names=None if bands is None else tuple(bands),
+        nodata=options.get("nodata"),
+        scale=options.get("scale"),
+        offset=options.get("offset"),
+        like=None if like is None else str(like),
+        resolution=options.get("resolution"),
+    )
+
+
+def _settings(options: Options) -> SegmentSettings:
+    unknown = sorted(options.keys() - Options.__annotations__.keys())
+    if unknown:
+        known = ", ".join(Options.__annotations__)
+        raise UsageError(f"options must be among {known}; got {', '.join(unknown)}")
+    precision, device = options.get("precision", "float32"), options.get("device", "auto")
+    if precision not in ("float32", "bfloat16"):
+        raise UsageError(f"precision must be float32 or bfloat16, got {precision}")
+    if device not in ("auto", "cpu") and not device.startswith("cuda"):
+        raise UsageError(f"device must be auto, cpu or cuda, got {device}")
+    limit = options.get("memory_limit")
+    return SegmentSettings(
+        GridSettings(options.get("core"), options.get("halo"), options.get("blend")),
+        Backend(device, precision),
+        ClusterSettings(
+            options.get("scheduler"),
+            options.get("workers"),
+            None if limit is None else parse_bytes(limit),
+        ),
+        options.get("keep_stores", True),
+    )
+
+
+def plan(scenes: Paths, *, model: str | Path, **options: Unpack[Options]) -> Prepared:
+    """Check a run and tell what it will do and cost; changes nothing.
+
+    Args:
+        scenes: a file, several (bands or neighbours of one scene), a directory, a STAC item.
+        model: a name from ``tilemap models list``, a model folder, an ``.onnx`` file.
+        **options: see ``Options``.
+
+    Returns:
+        What ``execute`` runs; its ``plan`` has the figures.
+
+    Raises:
+        TilemapError: of the kind that fits.
+    """
+    settings = _settings(options)
+    return prepare(_request(scenes, options), model, settings)
+
+
+def segment(
+    scenes: Paths,
+    *,
+    model: str | Path,
+    out: str | Path,
+    fresh: bool = False,
+    progress: Progress | None = None,
+    **options: Unpack[Options],
+) -> RunResult:
+    """Map a scene: class map and confidence as GeoTIFFs in the directory ``out``.
+
+    The same call on the same directory continues a run that was interrupted.
+
+    Args:
+        scenes: as for ``plan``.
+        model: as for ``plan``.
+        out: directory of the run; made if it is not there.
+        fresh: forget an earlier run in that directory.
+        progress: told what happens; silent by default.
+        **options: see ``Options``.
+
+    Raises:
+        TilemapError: of the kind that fits. A tile that fails three times is no error: the
+            result's ``status`` is "partial" then.
+    """
+    return execute(plan(scenes, model=model, **options), Path(out), fresh, progress)
+
+
+def demo_scene() -> list[Path]:
+    """Files of the scene that ships with the package."""
+    folder = Path(str(resources.files("tilemap"))) / "data" / "scenes"
+    return [folder / name for name in DEMO_SCENE]
+
+
+def demo(
+    out: str | Path = "demo-out",
+    *,
+    progress: Progress | None = None,
+    **options: Unpack[Options],
+) -> RunResult:
+    """Map the scene that ships with the package with the model that ships with it."""
+    return segment(demo_scene(), model=DEMO_MODEL, out=out, progress=progress, **options)

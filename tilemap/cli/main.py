@@ -1,0 +1,73 @@
+"""``tilemap``: the command, its errors and its exit codes."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+
+import typer
+
+from tilemap.cli import models, segment
+from tilemap.errors import EXIT_BUG, TilemapError
+
+app = typer.Typer(
+    name="tilemap",
+    help="Turn satellite and aerial scenes of any size into land-cover maps.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("demo")(segment.demo)
+app.command("plan")(segment.plan)
+app.command("segment")(segment.segment)
+app.add_typer(models.app, name="models")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from tilemap import __version__
+
+        print(f"tilemap {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(
+        False, "--version", help="Print the version.", callback=_version, is_eager=True
+    ),
+    debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),
+) -> None:
+    """Turn satellite and aerial scenes of any size into land-cover maps.
+
+    Exit codes: 0 ok, 2 usage, 3 partial, 65 bad data, 69 unavailable, 70 bug, 73 cannot create,
+    74 I/O, 75 try again, 78 configuration.
+    """
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; errors become one or two lines and an exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in arguments
+    try:
+        app(args=arguments)
+    except TilemapError as error:
+        if debug:
+            traceback.print_exc()
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("stopped; the same command continues", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        name = type(error).__name__
+        print(f"error: a bug in tilemap: {name}: {error}", file=sys.stderr)
+        print("run `tilemap --debug ...` for the traceback and report it", file=sys.stderr)
+        sys.exit(EXIT_BUG)
+
+
+if __name__ == "__main__":
+    main()
