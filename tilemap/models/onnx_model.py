@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tilemap.errors import ModelError, UnavailableError
+from tilemap.models.allocator import keep_freed_memory
 from tilemap.models.protocol import FloatArray, check_image
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class OnnxModel:
     """
 
     def __init__(self, card: ModelCard, path: Path, threads: int = 1) -> None:
+        keep_freed_memory()
         self._card = card
         self._session = _session(path, threads)
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()

@@ -1,8 +1,8 @@
 """The probe: how far a model looks, and the smallest halo that hides it, measured on real pixels.
 
-Two experiments. One pixel is moved and the farthest probability that changes tells the context,
-where there is a bound. Crops of a scene are predicted in a patch and again with far more around them; the
-smallest margin beyond which both agree is the halo.
+Two experiments. One pixel is moved, and the farthest probability that changes tells the context,
+where there is a bound. Crops of a scene are predicted in a patch and again with far more around
+them; the smallest margin beyond which both agree is the halo.
 """
 
 from __future__ import annotations

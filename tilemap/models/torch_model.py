@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from tilemap.errors import ModelError, UnavailableError, UsageError
+from tilemap.models.allocator import keep_freed_memory
 from tilemap.models.networks import STRIDE, build
 from tilemap.models.protocol import FloatArray, check_image
 
@@ -51,6 +52,7 @@ class TorchModel:
         precision: str = "float32",
         threads: int = 1,
     ) -> None:
+        keep_freed_memory()
         self._card = card
         self._device = _device(device)
         self._precision = precision
