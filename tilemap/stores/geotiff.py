@@ -18,7 +18,8 @@ from tilemap.scene import Scene, SceneRequest
 from tilemap.stores.inputs import find_inputs
 from tilemap.stores.layers import Layer, arrange
 from tilemap.stores.mosaic import Handles
-from tilemap.stores.rasters import GDAL_SETTINGS, AnyArray, BoolArray
+from tilemap.stores.opening import GDAL_SETTINGS
+from tilemap.stores.rasters import AnyArray, BoolArray
 
 __all__ = ["SceneReader", "SceneRequest", "SceneSource", "open_scene"]
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from tilemap.errors import SceneError
 from tilemap.scene import SceneRequest
-from tilemap.stores.rasters import SUFFIXES, Raster, RasterBand, describe, plain_path
+from tilemap.stores.opening import SUFFIXES, plain_path
+from tilemap.stores.rasters import Raster, RasterBand, describe
 from tilemap.stores.sensors import (
     canonical,
     date_of_file,

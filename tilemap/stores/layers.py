@@ -15,7 +15,8 @@ from tilemap.geometry import Window
 from tilemap.scene import Band, Scene, SceneRequest
 from tilemap.stores.inputs import Inputs
 from tilemap.stores.mosaic import Handles, Mosaic, join, pixel_offset, same_crs
-from tilemap.stores.rasters import AnyArray, BoolArray, Raster, RasterBand, describe, plain_path
+from tilemap.stores.opening import plain_path
+from tilemap.stores.rasters import AnyArray, BoolArray, Raster, RasterBand, describe
 from tilemap.stores.sensors import canonical
 from tilemap.stores.warp import Warp, footprint, make_warp
 
@@ -71,7 +72,8 @@ def arrange(inputs: Inputs, request: SceneRequest) -> Arranged:
         SceneError: if a wanted band is missing.
         SceneMismatchError: if files do not fit together.
     """
-    rasters, notes = inputs.rasters, []
+    rasters = inputs.rasters
+    notes: list[str] = []
     chosen = _choose(inputs, request, notes)
     groups: dict[tuple[int, ...], list[str]] = {}
     for name, found in chosen.items():
@@ -281,7 +283,8 @@ def _check_overlap(layers: Sequence[Layer], geobox: GeoBox) -> None:
         common = common.intersect(hull)
         if common.size == 0:
             raise SceneMismatchError(
-                f"{layer.rasters[0].path} has no pixel in common with the rest of the scene"
+                f"{layer.rasters[0].path} has no pixel in common with the grid of the scene "
+                "and its other bands; leave it out, or choose another grid"
             )
 
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,34 +15,17 @@ from affine import Affine
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 from rasterio.enums import ColorInterp, MaskFlags
-from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window as RasterioWindow
 
-from tilemap.errors import SceneError, StoreError, TilemapError
+from tilemap.errors import SceneError, StoreError
 from tilemap.geometry import Window
+from tilemap.stores.opening import GDAL_SETTINGS, naming_file, open_dataset
 from tilemap.stores.vrt import referenced_files
 
 AnyArray = npt.NDArray[Any]
 BoolArray = npt.NDArray[np.bool_]
 
-SUFFIXES = (".tif", ".tiff", ".jp2")
-_SIGNATURES = {  # the first bytes of a file decide its driver, never its name
-    b"II*\0": "GTiff",
-    b"MM\0*": "GTiff",
-    b"II+\0": "GTiff",
-    b"MM\0+": "GTiff",
-    b"\0\0\0\x0cjP  ": "JP2OpenJPEG",
-    b"\xff\x4f\xff\x51": "JP2OpenJPEG",
-}
 LARGEST_BLOCK = 2**30  # bytes a single block may take in memory
-GDAL_SETTINGS = {
-    "GDAL_DISABLE_READDIR_ON_OPEN": "TRUE",  # sidecars are still looked up by their names
-    "GDAL_PAM_ENABLED": "YES",
-    "GDAL_VRT_ENABLE_PYTHON": "NO",
-    "GDAL_MAX_DATASET_POOL_SIZE": "64",
-    "GTIFF_VIRTUAL_MEM_IO": "NO",
-    "GDAL_HTTP_MAX_RETRY": "0",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,72 +87,6 @@ class Raster:
         return int(rows), int(cols)
 
 
-def plain_path(source: str | os.PathLike[str]) -> Path:
-    """The absolute path of a local file or folder.
-
-    Raises:
-        SceneError: for a URL or a GDAL virtual path, and for what does not exist.
-    """
-    text = os.fspath(source)
-    if text.startswith("/vsi") or "://" in text or "\0" in text:
-        raise SceneError(f"a source must be a local file, got {text!r}; download it first")
-    path = Path(text).expanduser().absolute()
-    try:
-        exists = path.exists()
-    except OSError as problem:
-        raise SceneError(f"cannot look at {text!r}: {problem.strerror}") from problem
-    if not exists:
-        raise SceneError(f"no such file: {text}")
-    return path
-
-
-@contextmanager
-def naming_file(path: str, doing: str, error: type[TilemapError]) -> Iterator[None]:
-    """Turn whatever GDAL raises into one error that names the file."""
-    try:
-        yield
-    except (TilemapError, KeyboardInterrupt, SystemExit, GeneratorExit):
-        raise
-    except Exception as problem:
-        reason = " ".join(str(problem.__cause__ or problem).split()) or type(problem).__name__
-        raise error(
-            f"cannot {doing} {path}: {reason[:300].rstrip('.')}; it may be truncated or damaged"
-        ) from problem
-
-
-def driver_of(path: str) -> str:
-    """The one driver that may open a file: VRT by its suffix, the others by their first bytes.
-
-    So a text file named .tif that GDAL would take for a VRT or a service stays shut.
-
-    Raises:
-        SceneError: if it is none of them.
-    """
-    if path.lower().endswith(".vrt"):
-        return "VRT"
-    try:
-        with Path(path).open("rb") as file:
-            head = file.read(8)
-    except OSError as problem:
-        raise SceneError(f"cannot open {path}: {problem.strerror}") from problem
-    for signature, driver in _SIGNATURES.items():
-        if head.startswith(signature):
-            return driver
-    raise SceneError(f"not a raster of an allowed format (GeoTIFF, COG, JPEG 2000): {path}")
-
-
-def open_dataset(path: str) -> Any:
-    """A rasterio dataset in read mode, by the one driver allowed for the file.
-
-    Raises:
-        SceneError: if that driver does not take it.
-    """
-    driver = driver_of(path)
-    with naming_file(path, "open", SceneError), warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        return rasterio.open(Path(path), driver=driver, sharing=False)
-
-
 def describe(path: str) -> Raster:
     """Open a file, check what can be checked cheaply, and say what is in it.
 
@@ -196,7 +110,7 @@ def describe(path: str) -> Raster:
         bands = tuple(_band(dataset, i, path) for i in range(1, dataset.count + 1) if i != alpha)
         if not bands:
             raise SceneError(f"a raster must have at least one band of data, {path} has none")
-        sidecars = tuple(p for p in (f"{path}.msk", f"{path}.aux.xml") if os.path.isfile(p))
+        sidecars = tuple(p for p in (f"{path}.msk", f"{path}.aux.xml") if Path(p).is_file())
         return Raster(
             path=path,
             driver=dataset.driver,
@@ -284,7 +198,7 @@ def _check_blocks(dataset: Any, path: str) -> None:
             )
     if dataset.driver not in ("GTiff", "COG"):
         return
-    size = os.path.getsize(path)
+    size = Path(path).stat().st_size
     for index in sorted({1, dataset.count}):
         rows, cols = dataset.block_shapes[index - 1]
         down, across = -(-dataset.height // rows), -(-dataset.width // cols)
@@ -385,20 +299,17 @@ def observed(image: AnyArray, bands: Sequence[RasterBand]) -> BoolArray:
     return valid
 
 
-def stored_number(value: float, dtype: np.dtype[Any]) -> np.generic | None:
+def stored_number(value: float, dtype: np.dtype[Any]) -> int | float | None:
     """A nodata value as the file stores it; None if the dtype cannot hold it.
 
-    >>> stored_number(-9999, np.dtype("uint8")) is None
-    True
-    >>> int(stored_number(255.0, np.dtype("uint8")))
-    255
+    >>> stored_number(255.0, np.dtype("uint8")), stored_number(-9999, np.dtype("uint8"))
+    (255, None)
     """
+    if not np.isfinite(value):
+        return None  # in floats such pixels are never valid anyway
     if dtype.kind == "f":
-        if not np.isfinite(value):
-            return None  # such pixels are not finite and so never valid
         with np.errstate(over="ignore"):
-            return dtype.type(value)
-    if not np.isfinite(value) or value != int(value):
-        return None
+            return float(np.asarray(value).astype(dtype))
     limits = np.iinfo(dtype)
-    return dtype.type(int(value)) if limits.min <= value <= limits.max else None
+    whole = value == int(value) and limits.min <= value <= limits.max
+    return int(value) if whole else None

@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlparse
 import pystac
 
 from tilemap.errors import SceneError
-from tilemap.stores.rasters import SUFFIXES
+from tilemap.stores.opening import SUFFIXES
 from tilemap.stores.sensors import COMMON_NAMES, canonical, name_of_description, sensor_of
 
 _LARGEST_ITEM = 16 * 2**20

@@ -1,12 +1,14 @@
-"""A raster brought onto another grid, in fixed blocks.
+"""A raster brought onto another grid: bilinear where that is about as fine, else averaged.
 
-GDAL's warper rounds differently for differently cut requests. So the target is cut once and for
-all into blocks that begin on multiples of ``BLOCK``; a window takes what it needs of them, and
-the numbers do not depend on how windows are cut.
+Where the axes of both grids run alike (same CRS, or none) each pixel is computed from its own row
+and column alone. Else GDAL's warper does it, which rounds differently for differently cut
+requests: there the target is cut once and for all into blocks that begin on multiples of
+``BLOCK``. Either way the numbers do not depend on how windows are cut.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,28 +16,34 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import rasterio.crs
 import rasterio.warp
 from affine import Affine
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
-from rasterio.crs import CRS as RasterioCRS
 from rasterio.enums import Resampling
 
 from tilemap.errors import SceneMismatchError, StoreError
 from tilemap.geometry import Window
 from tilemap.stores.mosaic import Handles, Mosaic, same_crs
-from tilemap.stores.rasters import AnyArray, BoolArray, naming_file
+from tilemap.stores.opening import naming_file
+from tilemap.stores.rasters import AnyArray, BoolArray
+from tilemap.stores.resample import average_taps, bilinear_taps, resample
 
 BLOCK = 256
 AVERAGE_FROM = 1.2  # pixels of the source per pixel of the target, along one axis
-_LARGEST_SOURCE = 2**22  # pixels read for one block; a block that needs more is quartered
+OBSERVED = 0.5  # share of an averaged pixel that must be observed
+_LARGEST_SOURCE = 2**22  # pixels the warper reads at once; what needs more is quartered
+_AT_ONCE = 2**18  # pixels weighed at once, source or target: what the cache of a core holds
+_LARGEST_PIXEL = 2**26  # pixels of the source that one pixel may take
 _PIXELS_ONLY = 'LOCAL_CS["pixels",UNIT["metre",1]]'
 _SAMPLES = 9  # points per axis that bound a block in the other grid
+_Part = tuple[Window, AnyArray, BoolArray]
 
 
 @dataclass(frozen=True, slots=True)
 class Warp:
-    """A mosaic on another grid: bilinear where that is about as fine or finer, else averaged.
+    """A mosaic on another grid.
 
     A pixel is valid by its centre: where the pixel of the source that holds it is (bilinear), or
     where at least half of its area was observed (average). What is not valid weighs nothing.
@@ -67,19 +75,42 @@ class Warp:
         """
         image = np.zeros((self.source.count, *window.shape), dtype=self.source.dtype)
         valid = np.zeros(window.shape, dtype=np.bool_)
-        rows, cols = (int(n) for n in self.target.shape)
-        for block in blocks(window, (rows, cols)):
-            part = block.intersect(window)
-            for piece, pixels, seen in self._block(handles, block):
-                both = piece.intersect(part)
-                if both.size:
-                    image[:, *both.within(window)] = pixels[:, *both.within(piece)]
-                    valid[both.within(window)] = seen[both.within(piece)]
+        for part, pixels, seen in self._parts(handles, window):
+            both = part.intersect(window)
+            if both.size:
+                image[:, *both.within(window)] = pixels[:, *both.within(part)]
+                valid[both.within(window)] = seen[both.within(part)]
         return image, valid
 
-    def _block(
-        self, handles: Handles, block: Window
-    ) -> Iterator[tuple[Window, AnyArray, BoolArray]]:
+    def _parts(self, handles: Handles, window: Window) -> Iterator[_Part]:
+        """What has pixels in a window, piece by piece."""
+        affine = pixel_affine(self.target, self.source.geobox)
+        if affine is not None and _alike(affine, self.target):
+            yield from self._separable(handles, window, affine)
+            return
+        rows, cols = (int(n) for n in self.target.shape)
+        for block in blocks(window, (rows, cols)):
+            yield from self._block(handles, block)
+
+    def _separable(self, handles: Handles, window: Window, affine: Affine) -> Iterator[_Part]:
+        if window.size == 0:
+            return
+        taps = average_taps if self.average else bilinear_taps
+        if window.size * max(1, abs(affine.a * affine.e)) > _AT_ONCE and window.size > 1:
+            for quarter in quarters(window):
+                yield from self._separable(handles, quarter, affine)
+            return
+        _check_ratio(abs(affine.a * affine.e))
+        rows = taps(affine.e, affine.f, window.top, window.bottom)
+        cols = taps(affine.a, affine.c, window.left, window.right)
+        needed = Window(rows.start, cols.start, rows.stop, cols.stop)
+        if needed.intersect(self.source.window).size == 0:
+            return
+        image, valid = self.source.read(handles, needed)
+        least = OBSERVED if self.average else None
+        yield window, *resample(image, valid, rows, cols, least)
+
+    def _block(self, handles: Handles, block: Window) -> Iterator[_Part]:
         needed = self._source_window(block)
         if needed is None or needed.intersect(self.source.window).size == 0:
             return
@@ -87,59 +118,55 @@ class Warp:
             for quarter in quarters(block):
                 yield from self._block(handles, quarter)
             return
-        if needed.size > 16 * _LARGEST_SOURCE:
-            raise StoreError(
-                f"a pixel may take at most {16 * _LARGEST_SOURCE} pixels of the source, this grid "
-                f"needs {needed.size}; choose a finer one"
-            )
+        _check_ratio(needed.size)
         image, valid = self.source.read(handles, needed)
         if valid.any():
-            yield block, *self._resample(image, valid, needed, block)
+            yield block, *self._reproject(image, valid, needed, block)
 
-    def _resample(
+    def _reproject(
         self, image: AnyArray, valid: BoolArray, source: Window, block: Window
     ) -> tuple[AnyArray, BoolArray]:
         placing = self._placing(source, block)
+        method = Resampling.average if self.average else Resampling.bilinear
+        pixels = np.zeros((image.shape[0] + 1, *block.shape), dtype=image.dtype)
         with naming_file("the warped scene", "read", StoreError):
+            rasterio.warp.reproject(
+                _with_alpha(image, valid),
+                pixels,
+                src_alpha=pixels.shape[0],
+                dst_alpha=pixels.shape[0],
+                SRC_ALPHA_MAX="1",
+                DST_ALPHA_MAX="1",
+                resampling=method,
+                **placing,
+            )
+            seen = pixels[-1] > 0
             if self.average:
-                seen = np.zeros((1, *block.shape), dtype=np.float32)
-                _reproject(valid[None].astype(np.float32), seen, placing, Resampling.average)
-                pixels = np.zeros((image.shape[0] + 1, *block.shape), dtype=image.dtype)
-                _reproject(_with_alpha(image, valid), pixels, placing, Resampling.average, True)
-                observed = (seen[0] >= 0.5 - 1e-4) & (pixels[-1] > 0)
-                pixels = pixels[:-1]
-            elif valid.all() and same_crs(self.source.geobox.crs, self.target.crs):
-                pixels = np.zeros((image.shape[0], *block.shape), dtype=image.dtype)
-                _reproject(image, pixels, placing, Resampling.bilinear)
-                observed = np.ones(block.shape, dtype=np.bool_)
-            else:
-                pixels = np.zeros((image.shape[0] + 1, *block.shape), dtype=image.dtype)
-                _reproject(_with_alpha(image, valid), pixels, placing, Resampling.bilinear, True)
-                observed = pixels[-1] > 0
-                pixels = pixels[:-1]
-        if not observed.all():
-            pixels[:, ~observed] = 0
-        return pixels, observed
+                share = np.zeros(block.shape, dtype=np.float32)
+                rasterio.warp.reproject(
+                    valid.astype(np.float32), share, resampling=method, **placing
+                )
+                seen &= share >= OBSERVED * (1 - 1e-4)
+        pixels = pixels[:-1]
+        pixels[:, ~seen] = 0
+        return pixels, seen
 
     def _placing(self, source: Window, block: Window) -> dict[str, Any]:
         """Where both arrays lie; in one CRS, in pixels of the source, which keeps digits."""
         here, there = self.source.geobox, self.target
         from_source = Affine.translation(source.left, source.top)
         from_block = Affine.translation(block.left, block.top)
-        if same_crs(here.crs, there.crs):
-            local = _rasterio_crs(None)
-            return {
-                "src_crs": local,
-                "dst_crs": local,
-                "src_transform": from_source,
-                "dst_transform": ~here.affine * there.affine * from_block,
+        affine = pixel_affine(there, here)
+        if affine is not None:
+            crs = {"src_crs": _rasterio_crs(None), "dst_crs": _rasterio_crs(None)}
+            placed = {"src_transform": from_source, "dst_transform": affine * from_block}
+        else:
+            crs = {"src_crs": _rasterio_crs(here.crs), "dst_crs": _rasterio_crs(there.crs)}
+            placed = {
+                "src_transform": here.affine * from_source,
+                "dst_transform": there.affine * from_block,
             }
-        return {
-            "src_crs": _rasterio_crs(here.crs),
-            "dst_crs": _rasterio_crs(there.crs),
-            "src_transform": here.affine * from_source,
-            "dst_transform": there.affine * from_block,
-        }
+        return {"tolerance": 0, **crs, **placed}  # 0: no approximation between points
 
     def _source_window(self, block: Window) -> Window | None:
         """All that a block may touch in the source, overhanging it; None if it maps nowhere."""
@@ -150,16 +177,27 @@ class Warp:
             if block.size == 1 or not finite.any():
                 return None
             return self.source.window  # part maps nowhere, so the rest may reach anywhere
-        margin = 2 + int(np.ceil(self.ratio)) + max(np.ptp(col), np.ptp(row)) / 64
-        limit = 2.0**40
-        top, left = (int(max(np.floor(v.min() - margin), -limit)) for v in (row, col))
-        bottom, right = (int(min(np.ceil(v.max() + margin), limit)) for v in (row, col))
-        whole = self.source.window.grow(2 + int(np.ceil(self.ratio)))
-        return Window(top, left, bottom, right).intersect(whole)
+        reach = 2 + math.ceil(self.ratio)
+        margin = reach + max(np.ptp(col), np.ptp(row)) / 64
+        whole = self.source.window.grow(reach)
+        left, right = (
+            int(np.clip(f, whole.left, whole.right))
+            for f in (np.floor(col.min() - margin), np.ceil(col.max() + margin))
+        )
+        top, bottom = (
+            int(np.clip(f, whole.top, whole.bottom))
+            for f in (np.floor(row.min() - margin), np.ceil(row.max() + margin))
+        )
+        return Window(top, left, bottom, right)
 
 
 def make_warp(source: Mosaic, target: GeoBox, name: str) -> Warp:
     """How a mosaic is brought onto a grid.
+
+    Args:
+        source: the pixels.
+        target: the grid.
+        name: what to call the mosaic in an error.
 
     Raises:
         SceneMismatchError: if only one of them has a CRS, or the two cannot be related.
@@ -175,26 +213,35 @@ def make_warp(source: Mosaic, target: GeoBox, name: str) -> Warp:
     x = np.array([cols / 2, cols / 2 + 1, cols / 2])
     y = np.array([rows / 2, rows / 2, rows / 2 + 1])
     col, row = pixel_map(here, there, x, y)
-    area = abs((col[1] - col[0]) * (row[2] - row[0]) - (col[2] - col[0]) * (row[1] - row[0]))
-    if not (np.isfinite(area) and area > 0):
+    if not (np.isfinite(col).all() and np.isfinite(row).all()):
         raise SceneMismatchError(f"{name} has no place in the CRS of the grid, {there.crs}")
+    area = abs((col[1] - col[0]) * (row[2] - row[0]) - (col[2] - col[0]) * (row[1] - row[0]))
+    if not area > 0:
+        raise SceneMismatchError(f"{name} has no area in the CRS of the grid, {there.crs}")
     return Warp(source, target, float(1 / np.sqrt(area)))
 
 
 def footprint(source: Mosaic, target: GeoBox) -> Window:
     """The rectangle of a grid that a mosaic may touch, clipped by it; may be empty."""
     rows, cols = (int(n) for n in target.shape)
-    whole = Window(0, 0, rows, cols)
     x, y = _lattice(source.window)
     col, row = pixel_map(source.geobox, target, x, y)
     finite = np.isfinite(col) & np.isfinite(row)
     if not finite.any():
         return Window(0, 0, 0, 0)
-    left, right = (np.clip(f(col[finite]), -1, cols + 1) for f in (np.min, np.max))
-    top, bottom = (np.clip(f(row[finite]), -1, rows + 1) for f in (np.min, np.max))
-    return whole.intersect(
-        Window(int(np.floor(top)), int(np.floor(left)), int(np.ceil(bottom)), int(np.ceil(right)))
-    )
+    left, right = (int(np.clip(v, 0, cols)) for v in (np.floor(col[finite].min()),
+                                                     np.ceil(col[finite].max())))  # fmt: skip
+    top, bottom = (int(np.clip(v, 0, rows)) for v in (np.floor(row[finite].min()),
+                                                     np.ceil(row[finite].max())))  # fmt: skip
+    return Window(top, left, bottom, right)
+
+
+def pixel_affine(here: GeoBox, there: GeoBox) -> Affine | None:
+    """Pixel coordinates (x, y) of one grid in those of another, None if the CRS differ."""
+    if not same_crs(here.crs, there.crs):
+        return None
+    affine: Affine = ~there.affine * here.affine
+    return affine
 
 
 def pixel_map(
@@ -208,20 +255,19 @@ def pixel_map(
         x: columns, float64 (n,), 0 at the left edge of the first pixel.
         y: rows, float64 (n,).
     """
-    if same_crs(here.crs, there.crs):
-        col, row = ~there.affine * here.affine * (x, y)
-        return np.asarray(col), np.asarray(row)
-    east, north = here.affine * (x, y)
+    affine = pixel_affine(here, there)
+    if affine is not None:
+        return _apply(affine, x, y)
+    east, north = _apply(here.affine, x, y)
     try:
-        east, north = rasterio.warp.transform(
-            _rasterio_crs(here.crs), _rasterio_crs(there.crs), list(east), list(north)
-        )[:2]
-    except Exception:  # GDAL raises where all points fail
+        moved = rasterio.warp.transform(
+            _rasterio_crs(here.crs), _rasterio_crs(there.crs), east.tolist(), north.tolist()
+        )
+    except Exception:  # GDAL raises its own kinds where no point has a place
         nowhere = np.full(np.shape(x), np.inf)
         return nowhere, nowhere
     with np.errstate(invalid="ignore"):
-        col, row = ~there.affine * (np.asarray(east), np.asarray(north))
-    return np.asarray(col), np.asarray(row)
+        return _apply(~there.affine, np.asarray(moved[0]), np.asarray(moved[1]))
 
 
 def blocks(window: Window, scene: tuple[int, int]) -> Iterator[Window]:
@@ -240,6 +286,26 @@ def quarters(block: Window) -> Iterator[Window]:
                 yield Window(top, left, bottom, right)
 
 
+def _alike(affine: Affine, target: GeoBox) -> bool:
+    """Whether rows are rows and columns columns, to a thousandth of a pixel anywhere."""
+    rows, cols = target.shape
+    return bool(abs(affine.b) * rows < 1e-3 and abs(affine.d) * cols < 1e-3)
+
+
+def _check_ratio(pixels: float) -> None:
+    if pixels > _LARGEST_PIXEL:
+        raise StoreError(
+            f"a pixel may take at most {_LARGEST_PIXEL} pixels of the source, this grid needs "
+            f"{pixels:.0f}; choose a finer one"
+        )
+
+
+def _apply(
+    affine: Affine, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    return affine.a * x + affine.b * y + affine.c, affine.d * x + affine.e * y + affine.f
+
+
 def _lattice(window: Window) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     x, y = np.meshgrid(
         np.linspace(window.left, window.right, _SAMPLES),
@@ -250,29 +316,9 @@ def _lattice(window: Window) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.fl
 
 @lru_cache(maxsize=64)
 def _rasterio_crs(crs: CRS | None) -> Any:
-    return RasterioCRS.from_wkt(_PIXELS_ONLY if crs is None else crs.to_wkt())
+    return rasterio.crs.CRS.from_wkt(_PIXELS_ONLY if crs is None else crs.to_wkt())
 
 
 def _with_alpha(image: AnyArray, valid: BoolArray) -> AnyArray:
-    """A further plane, 1 = observed; what is not observed becomes 0, since NaN would spread."""
-    alpha = np.concatenate([image, valid[None].astype(image.dtype)])
-    alpha[:, ~valid] = 0
-    return alpha
-
-
-def _reproject(
-    source: AnyArray,
-    target: AnyArray,
-    placing: dict[str, Any],
-    resampling: Resampling,
-    alpha: bool = False,
-) -> None:
-    extra: dict[str, Any] = {}
-    if alpha:
-        extra = {
-            "src_alpha": source.shape[0],
-            "dst_alpha": target.shape[0],
-            "SRC_ALPHA_MAX": "1",
-            "DST_ALPHA_MAX": "1",
-        }
-    rasterio.warp.reproject(source, target, resampling=resampling, tolerance=0, **placing, **extra)
+    """A further plane, 1 = observed; what is not observed is 0 already."""
+    return np.concatenate([image, valid[None].astype(image.dtype)])
