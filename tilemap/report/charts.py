@@ -99,22 +99,6 @@ def bars(values: Mapping[str, float], unit: str) -> str:
     return _svg(560, 6 + step * max(len(values), 1), f"Bars, {unit}", parts)
 
 
-def stack(shares: Sequence[tuple[str, str, float]]) -> str:
-    """One bar cut in proportion: (name, colour, share 0..1) each, as SVG."""
-    parts, x = [], 0.0
-    for name, color, share in shares:
-        wide = 1000 * share
-        parts.append(
-            f'<rect x="{x:.2f}" y="0" width="{wide:.2f}" height="22" fill="{escape(color)}">'
-            f"<title>{escape(name)}: {percent(share)}</title></rect>"
-        )
-        x += wide
-    return (
-        '<svg class="stack" viewBox="0 0 1000 22" preserveAspectRatio="none" role="img" '
-        f'aria-label="Shares of the classes">{"".join(parts)}</svg>'
-    )
-
-
 def _text(x: float, y: float, text: str, color: str, anchor: str = "middle") -> str:
     return (
         f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="13" {FONT} '

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import base64
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from html import escape
 from pathlib import Path
 
-from tilemap.report.charts import bars, histogram, percent, percentile, stack
+from tilemap.report.charts import bars, histogram, percent, percentile
 from tilemap.stores.sidecars import ClassRow, write_text
 
 STYLE = Path(__file__).with_name("report.css")
+WIDEST, TALLEST = 1064, 720  # a picture on the page, CSS pixels
 
 
 @dataclass(frozen=True)
@@ -167,9 +169,13 @@ def _quicklook(data: ReportData) -> str:
     if not data.quicklook:
         return ""
     picture = base64.b64encode(data.quicklook).decode()
+    width, height = struct.unpack(">II", data.quicklook[16:24])  # of the PNG's header
+    shown = max(round(TALLEST * width / height), 240)
+    crisp = ' class="crisp"' if 2 * width < min(shown, WIDEST) else ""
     return (
-        '<figure><div class="sides"><span>Scene</span><span>Class map</span></div>'
-        f'<img src="data:image/png;base64,{picture}" alt="The scene beside its class map">'
+        f'<figure style="max-width:{shown}px">'
+        '<div class="sides"><span>Scene</span><span>Class map</span></div>'
+        f'<img{crisp} src="data:image/png;base64,{picture}" alt="The scene beside its class map">'
         f"</figure>{_legend(data.classes)}"
     )
 
@@ -199,9 +205,8 @@ def _classes(data: ReportData) -> str:
     notes = [data.area_note] if data.area_note else []
     if data.not_observed > 0:
         notes.append(f"{percent(data.not_observed)} of the scene was not observed.")
-    shares = [(row.name, row.hex, row.share) for row in data.classes]
     return (
-        f"<section><h2>{'Area' if known else 'Pixels'} by class</h2>{stack(shares)}"
+        f"<section><h2>{'Area' if known else 'Pixels'} by class</h2>"
         '<table class="classes"><thead><tr><th></th><th>Class</th><th class="wide"></th>'
         f'<th class="number">Share</th>{area}<th class="number">Pixels</th></tr></thead>'
         f"<tbody>{''.join(lines)}{total}</tbody></table>{_note(' '.join(notes))}</section>"
@@ -210,9 +215,10 @@ def _classes(data: ReportData) -> str:
 
 def _class_line(row: ClassRow, known: bool) -> str:
     area = f'<td class="number">{_km2(row.area_km2 or 0)}</td>' if known else ""
+    bar = f'<b style="width:{100 * row.share:.2f}%;background:{row.hex}"></b>' if row.pixels else ""
     return (
         f'<tr><td><i style="background:{row.hex}"></i></td><td>{escape(row.name)}</td>'
-        f'<td class="wide"><b style="width:{100 * row.share:.2f}%;background:{row.hex}"></b></td>'
+        f'<td class="wide">{bar}</td>'
         f'<td class="number">{percent(row.share)}</td>{area}'
         f'<td class="number">{row.pixels:,}</td></tr>'
     )
@@ -222,9 +228,9 @@ def _km2(area: float) -> str:
     """Three or more significant digits, without an exponent.
 
     >>> _km2(123456.7), _km2(12.345), _km2(0.00123), _km2(0)
-    ('123,457', '12.3', '0.00123', '0')
+    ('123,456.7', '12.3', '0.00123', '0')
     """
-    return f"{area:,.0f}" if area >= 100 else format(Decimal(f"{area:.3g}"), "f")
+    return f"{area:,.1f}" if area >= 10 else format(Decimal(f"{area:.3g}"), "f")
 
 
 def _confidence(counts: Sequence[int]) -> str:
@@ -248,17 +254,15 @@ def _seam(seam: SeamFigures | None) -> str:
     if seam is None:
         return ""
     if not seam.pixels:
-        text, figure = "One tile covers the scene: it has no seams.", "none"
-    else:
-        share = seam.differ / seam.pixels
-        figure = percent(share)
-        text = (
-            f"Where two tiles meet, both predict: {seam.differ:,} of {seam.pixels:,} pixels "
-            "compared would get another label from the other tile. The largest difference of a "
-            f"probability is {seam.largest:.4f}. The map blends both."
-        )
+        alone = _note("One tile covers the scene: it has no seams.")
+        return f"<section><h2>Seams</h2>{alone}</section>"
+    text = (
+        f"Where two tiles meet, both predict: {seam.differ:,} of {seam.pixels:,} pixels compared "
+        "would get another label from the other tile. The largest difference of a probability is "
+        f"{seam.largest:.4f}. The map blends both."
+    )
     return (
-        f'<section><h2>Seams</h2><p class="figure">{figure}</p>'
+        f'<section><h2>Seams</h2><p class="figure">{percent(seam.differ / seam.pixels)}</p>'
         f'<p class="unit">of labels disagree between tiles</p>{_note(text)}</section>'
     )
 
@@ -308,8 +312,8 @@ def _details(data: ReportData) -> str:
         _facts("Settings", data.settings),
         _facts("Versions", data.versions),
     ]
-    inputs = {f"{index}": name for index, name in enumerate(data.inputs, 1)}
-    parts.append(_facts("Inputs", inputs))
+    if data.inputs:
+        parts.append(f'<section class="full"><h3>Inputs</h3>{_list(data.inputs)}</section>')
     if data.products:
         lines = "".join(
             f'<tr><td>{escape(name)}</td><td class="number">{size / 1e6:,.2f} MB</td>'

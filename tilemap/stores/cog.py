@@ -28,7 +28,7 @@ from odc.geo.geobox import GeoBox
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
-from tilemap.errors import StoreError
+from tilemap.errors import StoreError, TilemapError
 from tilemap.geometry import Window
 from tilemap.stores.overviews import halve, level_shapes
 
@@ -37,7 +37,6 @@ Color = tuple[int, int, int]
 
 BLOCK = 512
 CACHE_BYTES = 32 << 20
-COPY_SLACK_BYTES = 1 << 20
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -135,7 +134,7 @@ def write_cog(
     partial = partial_path(path)
     folder = scratch / f"cog-{path.name}"
     try:
-        with _storing(path):
+        with _storing("write", path, scratch, need=_flat_bytes(profile.shape)):
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
             _check_space(folder, profile.shape)
@@ -166,7 +165,8 @@ def verify_cog(
     Raises:
         StoreError: naming the first difference.
     """
-    with _storing(partial), _gdal(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"), _open(partial) as file:
+    alone = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"}  # no stray sidecar is looked at
+    with _storing("read back", partial), _gdal(**alone), _open(partial) as file:
         _check_frame(file, partial, profile)
         for window, expected in _partition(windows, profile.shape):
             stored = file.read(1, window=_rasterio_window(window))
@@ -184,7 +184,7 @@ def publish(partial: Path, final: Path) -> None:
     Raises:
         StoreError: if it cannot be renamed.
     """
-    with _storing(final):
+    with _storing("write", final):
         partial.replace(final)
         _fsync(final.parent)
 
@@ -333,19 +333,24 @@ def _gdal(**options: str) -> Iterator[None]:
 
 
 @contextmanager
-def _storing(path: Path) -> Iterator[None]:
-    """Turn the errors of the disk and of GDAL into ours."""
+def _storing(what: str, *places: Path, need: float = 0) -> Iterator[None]:
+    """Turn the errors of the disk and of GDAL into ours.
+
+    GDAL does not say why a write failed, so it is taken for want of space if fewer bytes are free
+    at one of the places than may still be needed.
+    """
     try:
         yield
-    except StoreError:
+    except TilemapError:
         raise
     except (OSError, RasterioError, CPLE_BaseError) as error:
-        full = getattr(error, "errno", None) in NO_SPACE or _free(path) < COPY_SLACK_BYTES
-        if full:
+        free = min(map(_free, places))
+        if getattr(error, "errno", None) in NO_SPACE or free < need:
             raise StoreError(
-                f"no space left to write {path}; free some, or choose another --out"
+                f"no space to {what} {places[0]}, {free / 1e6:,.1f} MB are free; free some, or "
+                "choose another --out"
             ) from error
-        raise StoreError(f"cannot write or read {path}: {error}") from error
+        raise StoreError(f"cannot {what} {places[0]}: {error}") from error
 
 
 def _free(path: Path) -> int:
@@ -356,12 +361,17 @@ def _free(path: Path) -> int:
     return 0
 
 
+def _flat_bytes(shape: tuple[int, int]) -> float:
+    """What a raster takes with its overviews and without compression."""
+    return 4 / 3 * shape[0] * shape[1]
+
+
 def _check_space(folder: Path, shape: tuple[int, int]) -> None:
-    need, free = shape[0] * shape[1], _free(folder)
+    need, free = _flat_bytes(shape), _free(folder)
     if free < need:
         raise StoreError(
-            f"no space: {folder} needs {need / 1e6:,.0f} MB for temporary files, "
-            f"{free / 1e6:,.0f} MB are free; free some, or choose another --out"
+            f"no space: {folder} needs {need / 1e6:,.1f} MB for temporary files, "
+            f"{free / 1e6:,.1f} MB are free; free some, or choose another --out"
         )
 
 
