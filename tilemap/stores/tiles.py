@@ -65,8 +65,8 @@ class TileStore:
         bands, side = len(scene.bands), grid.patch
         coordinates = {"coordinates": "scene_row scene_col", "grid_mapping": geo.GRID_MAPPING}
         add_array(
-            group, "image", (*grid.shape, bands, side, side), (1, 1, bands, side, side), scene.dtype,
-            ("row", "col", "band", "y", "x"), coordinates,
+            group, "image", (*grid.shape, bands, side, side), (1, 1, bands, side, side),
+            scene.dtype, ("row", "col", "band", "y", "x"), coordinates,
         )  # fmt: skip
         add_array(
             group, "valid", (*grid.shape, side, side), (1, 1, side, side), np.bool_,

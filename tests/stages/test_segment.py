@@ -1,0 +1,106 @@
+"""Segment: standardise, round once, classify, keep core and frame."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from odc.geo.geobox import GeoBox
+
+from tilemap.errors import ModelError
+from tilemap.geometry import Tile, TileGrid
+from tilemap.scene import Band, Scene
+from tilemap.stages.segment import NODATA, classify, round_probability, segment_patch, standardise
+from tilemap.stores.predictions import frame_windows
+from tilemap.testing import grids, load_toy, random_scene, toy_card
+
+
+def _scene(bands: int, dtype: str = "uint16", scale: float = 1e-4, offset: float = 0.0) -> Scene:
+    from affine import Affine
+
+    geobox = GeoBox((9, 13), Affine(10, 0, 0, 0, -10, 0), "EPSG:32618")
+    band = Band("red", dtype, scale=scale, offset=offset, scaled=True)
+    return Scene(geobox, (band,) * bands, "memory")
+
+
+def test_standardise_follows_its_formula() -> None:
+    """(stored * scale + offset - mean) / std in float64, to float32's precision."""
+    image = random_scene((9, 13), bands=3)
+    scene = _scene(3, scale=2e-4, offset=-0.1)
+    mean, std = (0.1, 0.2, 0.3), (0.5, 0.25, 0.125)
+    card = toy_card().model_copy(update={"mean": mean, "std": std})
+    got = standardise(image, np.ones((9, 13), dtype=np.bool_), scene, card)
+    broadcast = (slice(None), None, None)
+    want = (image * 2e-4 - 0.1 - np.array(mean)[broadcast]) / np.array(std)[broadcast]
+    assert got.dtype == np.float32
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+
+
+def test_standardise_leaves_stored_numbers_alone_if_the_model_takes_them() -> None:
+    """A model of stored numbers sees them unscaled."""
+    image = random_scene((9, 13), bands=3)
+    card = toy_card().model_copy(update={"units": "stored"})
+    got = standardise(image, np.ones((9, 13), dtype=np.bool_), _scene(3), card)
+    np.testing.assert_array_equal(got, image.astype(np.float32))
+
+
+def test_one_nan_does_not_spoil_a_tile() -> None:
+    """What is not observed becomes 0, whatever it holds, and nothing else changes."""
+    image = random_scene((9, 13), bands=3, dtype=np.float32)
+    valid = np.ones((9, 13), dtype=np.bool_)
+    clean = standardise(image, valid, _scene(3, "float32"), toy_card())
+    image[1, 4, 5] = np.nan
+    image[2, 0, 0] = np.inf
+    valid[4, 5] = valid[0, 0] = False
+    got = standardise(image, valid, _scene(3, "float32"), toy_card())
+    assert np.isfinite(got).all()
+    assert (got[:, ~valid] == 0).all()
+    np.testing.assert_array_equal(got[:, valid], clean[:, valid])
+
+
+@given(hnp.arrays(np.float32, (5, 6, 7), elements=st.floats(0, 1, width=32)))
+def test_classify_is_argmax_of_the_rounded_probabilities(raw: np.ndarray) -> None:
+    """Bits compared as integers give numpy's argmax, first of equals, and its percent."""
+    half = round_probability(raw)
+    label, percent = classify(half)
+    np.testing.assert_array_equal(label, half.astype(np.float64).argmax(axis=0))
+    np.testing.assert_array_equal(percent, np.rint(half.max(axis=0).astype(np.float64) * 100))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -0.25, 1.5])
+def test_what_is_no_probability_is_refused(bad: float) -> None:
+    """NaN, infinity and numbers outside 0..1 are an error that says what came."""
+    raw = np.full((2, 3, 4), 0.5, dtype=np.float32)
+    raw[1, 2, 3] = bad
+    with pytest.raises(ModelError, match="between 0 and 1"):
+        round_probability(raw)
+
+
+@given(grids(longest=50))
+def test_prediction_covers_core_and_frame(grid: TileGrid) -> None:
+    """Labels are those of the patch's own probabilities; the frame holds them rounded."""
+    model = load_toy(toy_card(context=1))
+    tile = list(grid.tiles())[grid.size // 2]
+    patch = grid.patch_window(tile)
+    image = random_scene(patch.shape, bands=3, dtype=np.float32)
+    valid = np.random.default_rng(0).random(patch.shape) > 0.2
+    prediction = segment_patch(grid, tile, image, valid, model)
+    half = model.predict(image).astype(np.float16)
+    core = grid.core_window(tile).within(patch)
+    want = np.where(valid[core], half[:, *core].argmax(axis=0), NODATA)
+    np.testing.assert_array_equal(prediction.label, want)
+    assert ((prediction.confidence == NODATA) == ~valid[core]).all()
+    for side, window in frame_windows(grid, tile).items():
+        np.testing.assert_array_equal(prediction.frame[side], half[:, *window.within(patch)])
+
+
+def test_grid_of_one_tile_has_no_frame() -> None:
+    """A tile without neighbours keeps no bands."""
+    grid = TileGrid((20, 30), core=32, halo=4, blend=4)
+    windows = frame_windows(grid, Tile(0, 0))
+    assert all(window.size == 0 for window in windows.values())
+    assert dataclasses.replace(grid, core=16, blend=4).size == 4
