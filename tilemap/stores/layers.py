@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from affine import Affine
 from odc.geo.geobox import GeoBox
 
 from tilemap.errors import SceneError, SceneMismatchError
 from tilemap.geometry import Window
 from tilemap.scene import Band, Scene, SceneRequest
+from tilemap.stores.grids import (
+    apply,
+    at_resolution,
+    compose,
+    footprint,
+    pixel_offset,
+    pixel_size,
+    same_crs,
+    whole,
+)
 from tilemap.stores.inputs import Inputs
-from tilemap.stores.mosaic import Handles, Mosaic, join, pixel_offset, same_crs
+from tilemap.stores.mosaic import Handles, Mosaic, join
 from tilemap.stores.opening import plain_path
 from tilemap.stores.rasters import AnyArray, BoolArray, Raster, RasterBand, describe
 from tilemap.stores.sensors import canonical
-from tilemap.stores.warp import Warp, footprint, make_warp
+from tilemap.stores.warp import Warp, make_warp
 
 _STANDS_IN = {"nir": "nir08", "nir08": "nir"}  # wanted: taken where the wanted one is missing
 _Found = tuple[int, int]  # number of the raster, position of the band in it
@@ -167,36 +175,9 @@ def _finest(name: str, found: Sequence[_Found], rasters: Sequence[Raster]) -> tu
 
 def _repeats(coarse: GeoBox, fine: GeoBox) -> bool:
     """Whether one grid is coarser than another that covers nearly all of it."""
-    if not same_crs(coarse.crs, fine.crs):
+    if not same_crs(coarse.crs, fine.crs) or pixel_size(coarse) < 1.2 * pixel_size(fine):
         return False
-    if pixel_size(coarse) < 1.2 * pixel_size(fine):
-        return False
-    rows, cols = fine.shape
-    x, y = zip(
-        *(
-            ~fine.affine * coarse.affine * corner
-            for corner in ((0, 0), (coarse.shape[1], 0), (0, coarse.shape[0]), coarse.shape[::-1])
-        ),
-        strict=True,
-    )
-    width, height = max(x) - min(x), max(y) - min(y)
-    common_x = min(max(x), cols) - max(min(x), 0)
-    common_y = min(max(y), rows) - max(min(y), 0)
-    return bool(common_x > 0.9 * width and common_y > 0.9 * height)
-
-
-def pixel_size(geobox: GeoBox) -> float:
-    """Side of a square as large as a pixel, in metres where the CRS tells, else in its units."""
-    side = math.sqrt(abs(geobox.affine.determinant))
-    crs = geobox.crs
-    if crs is None:
-        return side
-    if not crs.geographic:
-        units = crs.proj.axis_info
-        return side * (units[0].unit_conversion_factor if units else 1.0)
-    rows, cols = geobox.shape
-    _, latitude = geobox.affine * (cols / 2, rows / 2)
-    return side * 111_320 * math.sqrt(max(math.cos(math.radians(latitude)), 1e-6))
+    return footprint(fine, coarse).size >= 0.9 * whole(coarse).size
 
 
 def _join(
@@ -232,7 +213,7 @@ def _difference(one: Raster, two: Raster) -> str:
         what = "pixel size"
         first, second = (f"{g.affine.a:g} x {g.affine.e:g}" for g in (a, b))
     else:
-        col, row = ~a.affine * b.affine * (0, 0)
+        col, row = apply(compose(~a.affine, b.affine), 0, 0)
         what, first = "where pixels begin", "0"
         second = f"a shift of {col - round(col):.3f} columns and {row - round(row):.3f} rows"
     return f"files differ in {what}: {one.path} has {first}, {two.path} has {second}"
@@ -244,21 +225,6 @@ def _grid(mosaics: Sequence[Mosaic], request: SceneRequest) -> GeoBox:
         return describe(str(plain_path(request.like))).geobox
     finest = min(mosaics, key=lambda mosaic: round(pixel_size(mosaic.geobox), 6)).geobox
     return finest if request.resolution is None else at_resolution(finest, request.resolution)
-
-
-def at_resolution(geobox: GeoBox, resolution: float) -> GeoBox:
-    """The same CRS, directions and first corner, other pixels, enough to cover the extent.
-
-    Args:
-        geobox: the grid as it is.
-        resolution: side of the new pixels in units of the CRS.
-    """
-    affine: Affine = geobox.affine
-    across, down = math.hypot(affine.a, affine.d), math.hypot(affine.b, affine.e)
-    rows = math.ceil(geobox.shape[0] * down / resolution - 1e-6)
-    cols = math.ceil(geobox.shape[1] * across / resolution - 1e-6)
-    new = affine * Affine.scale(resolution / across, resolution / down)
-    return GeoBox((max(rows, 1), max(cols, 1)), new, geobox.crs)
 
 
 def _bring(parts: Sequence[Mosaic], geobox: GeoBox) -> tuple[Mosaic | Warp, ...]:
@@ -276,8 +242,7 @@ def _check_overlap(layers: Sequence[Layer], geobox: GeoBox) -> None:
     Raises:
         SceneMismatchError: naming the file that does not.
     """
-    rows, cols = geobox.shape
-    common = Window(0, 0, int(rows), int(cols))
+    common = whole(geobox)
     for layer in layers:
         hull = _hull([_extent(part, geobox) for part in layer.parts])
         common = common.intersect(hull)
@@ -290,7 +255,7 @@ def _check_overlap(layers: Sequence[Layer], geobox: GeoBox) -> None:
 
 def _extent(part: Mosaic | Warp, geobox: GeoBox) -> Window:
     if isinstance(part, Warp):
-        return footprint(part.source, geobox)
+        return footprint(part.source.geobox, geobox)
     return _hull([part.window.intersect(piece.window) for piece in part.pieces])
 
 

@@ -8,14 +8,11 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-from affine import Affine
-from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 
 from tilemap.geometry import Window
+from tilemap.stores.grids import moved, pixel_offset, whole
 from tilemap.stores.rasters import AnyArray, BoolArray, Raster, RasterReader
-
-ALIGNED = 1e-3  # pixels by which two grids may differ anywhere and still be one
 
 
 class Handles:
@@ -78,8 +75,7 @@ class Mosaic:
     @property
     def window(self) -> Window:
         """The whole grid."""
-        rows, cols = self.geobox.shape
-        return Window(0, 0, int(rows), int(cols))
+        return whole(self.geobox)
 
     @property
     def count(self) -> int:
@@ -106,11 +102,11 @@ class Mosaic:
         else:
             image = np.zeros((self.count, *window.shape), dtype=self.dtype)
             valid, rest = np.zeros(window.shape, dtype=np.bool_), touched
-        whole = bool(valid.all())
-        if not whole:
+        full = bool(valid.all())
+        if not full:
             image[:, ~valid] = 0
         for piece in rest:
-            if whole:
+            if full:
                 break
             part = window.intersect(piece.window)
             index = part.within(window)
@@ -118,7 +114,7 @@ class Mosaic:
             new = seen & ~valid[index]
             np.copyto(image[:, *index], pixels, where=new)
             valid[index] |= new
-            whole = bool(valid.all())
+            full = bool(valid.all())
         return image, valid
 
     @staticmethod
@@ -142,31 +138,6 @@ class Mosaic:
         return Mosaic(geobox, pieces)
 
 
-def same_crs(one: CRS | None, two: CRS | None) -> bool:
-    """Whether both are the same system, or both none."""
-    if one is None or two is None:
-        return one is two
-    return bool(one == two or one.proj.equals(two.proj, ignore_axis_order=True))
-
-
-def pixel_offset(one: GeoBox, two: GeoBox) -> tuple[int, int] | None:
-    """Where the first pixel of one grid lies in another, (rows, columns).
-
-    None unless both have the same CRS and every pixel of ``one`` lies on a pixel of ``two``
-    (or of its continuation) to within ``ALIGNED`` pixels.
-    """
-    if not same_crs(one.crs, two.crs):
-        return None
-    to_two: Affine = ~two.affine * one.affine
-    left, top = round(to_two.c), round(to_two.f)
-    rows, cols = one.shape
-    for x, y in ((0, 0), (cols, 0), (0, rows), (cols, rows)):
-        col, row = to_two * (x, y)
-        if abs(col - x - left) > ALIGNED or abs(row - y - top) > ALIGNED:
-            return None
-    return top, left
-
-
 def join(rasters: Sequence[tuple[Raster, tuple[int, ...]]]) -> Mosaic | None:
     """Files joined on the smallest grid that holds them all; None if their pixels differ.
 
@@ -188,6 +159,6 @@ def join(rasters: Sequence[tuple[Raster, tuple[int, ...]]]) -> Mosaic | None:
         max(p.window.bottom for p in placed) - top,
         max(p.window.right for p in placed) - left,
     )
-    geobox = GeoBox(shape, first.geobox.affine * Affine.translation(left, top), first.geobox.crs)
+    geobox = GeoBox(shape, moved(first.geobox.affine, top, left), first.geobox.crs)
     pieces = tuple(Piece(p.raster, p.positions, p.top - top, p.left - left) for p in placed)
     return Mosaic(geobox, pieces)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,13 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 from affine import Affine
-from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.windows import Window as RasterioWindow
 
 from tilemap.errors import SceneError, StoreError
 from tilemap.geometry import Window
+from tilemap.stores.grids import crs_of
 from tilemap.stores.opening import GDAL_SETTINGS, naming_file, open_dataset
 from tilemap.stores.vrt import referenced_files
 
@@ -155,18 +154,6 @@ def _mask_kind(
         return "file"
     known = {MaskFlags.all_valid, MaskFlags.nodata}
     return "none" if all(f & known for f in flags) else "band"
-
-
-@lru_cache(maxsize=64)
-def crs_of(wkt: str) -> CRS:
-    """The CRS, by its EPSG code where the definition is exactly that."""
-    crs = CRS(wkt)
-    code = crs.epsg
-    if code is not None:
-        named = CRS(f"EPSG:{code}")
-        if named == crs:
-            return named
-    return crs
 
 
 def _geobox(dataset: Any, path: str) -> GeoBox:

@@ -132,7 +132,8 @@ def resample(
 
 
 def _kept(coordinate: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
-    return np.rint(coordinate * _STEPS) / _STEPS
+    kept: npt.NDArray[np.float64] = np.rint(coordinate * _STEPS) / _STEPS
+    return kept
 
 
 def _weigh(

@@ -11,21 +11,26 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import rasterio.crs
 import rasterio.warp
 from affine import Affine
-from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 from rasterio.enums import Resampling
 
 from tilemap.errors import SceneMismatchError, StoreError
 from tilemap.geometry import Window
-from tilemap.stores.mosaic import Handles, Mosaic, same_crs
+from tilemap.stores.grids import (
+    bounded,
+    gdal_crs,
+    lattice,
+    moved,
+    pixel_affine,
+    pixel_map,
+    whole,
+)
+from tilemap.stores.mosaic import Handles, Mosaic
 from tilemap.stores.opening import naming_file
 from tilemap.stores.rasters import AnyArray, BoolArray
 from tilemap.stores.resample import average_taps, bilinear_taps, resample
@@ -36,8 +41,6 @@ OBSERVED = 0.5  # share of an averaged pixel that must be observed
 _LARGEST_SOURCE = 2**22  # pixels the warper reads at once; what needs more is quartered
 _AT_ONCE = 2**18  # pixels weighed at once, source or target: what the cache of a core holds
 _LARGEST_PIXEL = 2**26  # pixels of the source that one pixel may take
-_PIXELS_ONLY = 'LOCAL_CS["pixels",UNIT["metre",1]]'
-_SAMPLES = 9  # points per axis that bound a block in the other grid
 _Part = tuple[Window, AnyArray, BoolArray]
 
 
@@ -88,8 +91,7 @@ class Warp:
         if affine is not None and _alike(affine, self.target):
             yield from self._separable(handles, window, affine)
             return
-        rows, cols = (int(n) for n in self.target.shape)
-        for block in blocks(window, (rows, cols)):
+        for block in blocks(window, whole(self.target).shape):
             yield from self._block(handles, block)
 
     def _separable(self, handles: Handles, window: Window, affine: Affine) -> Iterator[_Part]:
@@ -154,23 +156,22 @@ class Warp:
     def _placing(self, source: Window, block: Window) -> dict[str, Any]:
         """Where both arrays lie; in one CRS, in pixels of the source, which keeps digits."""
         here, there = self.source.geobox, self.target
-        from_source = Affine.translation(source.left, source.top)
-        from_block = Affine.translation(block.left, block.top)
         affine = pixel_affine(there, here)
         if affine is not None:
-            crs = {"src_crs": _rasterio_crs(None), "dst_crs": _rasterio_crs(None)}
-            placed = {"src_transform": from_source, "dst_transform": affine * from_block}
+            crs = {"src_crs": gdal_crs(None), "dst_crs": gdal_crs(None)}
+            from_source, from_target = Affine.identity(), affine
         else:
-            crs = {"src_crs": _rasterio_crs(here.crs), "dst_crs": _rasterio_crs(there.crs)}
-            placed = {
-                "src_transform": here.affine * from_source,
-                "dst_transform": there.affine * from_block,
-            }
+            crs = {"src_crs": gdal_crs(here.crs), "dst_crs": gdal_crs(there.crs)}
+            from_source, from_target = here.affine, there.affine
+        placed = {
+            "src_transform": moved(from_source, source.top, source.left),
+            "dst_transform": moved(from_target, block.top, block.left),
+        }
         return {"tolerance": 0, **crs, **placed}  # 0: no approximation between points
 
     def _source_window(self, block: Window) -> Window | None:
         """All that a block may touch in the source, overhanging it; None if it maps nowhere."""
-        x, y = _lattice(block)
+        x, y = lattice(block)
         col, row = pixel_map(self.target, self.source.geobox, x, y)
         finite = np.isfinite(col) & np.isfinite(row)
         if not finite.all():
@@ -179,16 +180,9 @@ class Warp:
             return self.source.window  # part maps nowhere, so the rest may reach anywhere
         reach = 2 + math.ceil(self.ratio)
         margin = reach + max(np.ptp(col), np.ptp(row)) / 64
-        whole = self.source.window.grow(reach)
-        left, right = (
-            int(np.clip(f, whole.left, whole.right))
-            for f in (np.floor(col.min() - margin), np.ceil(col.max() + margin))
-        )
-        top, bottom = (
-            int(np.clip(f, whole.top, whole.bottom))
-            for f in (np.floor(row.min() - margin), np.ceil(row.max() + margin))
-        )
-        return Window(top, left, bottom, right)
+        col = np.array([col.min() - margin, col.max() + margin])
+        row = np.array([row.min() - margin, row.max() + margin])
+        return bounded(self.source.window.grow(reach), col, row)
 
 
 def make_warp(source: Mosaic, target: GeoBox, name: str) -> Warp:
@@ -221,55 +215,6 @@ def make_warp(source: Mosaic, target: GeoBox, name: str) -> Warp:
     return Warp(source, target, float(1 / np.sqrt(area)))
 
 
-def footprint(source: Mosaic, target: GeoBox) -> Window:
-    """The rectangle of a grid that a mosaic may touch, clipped by it; may be empty."""
-    rows, cols = (int(n) for n in target.shape)
-    x, y = _lattice(source.window)
-    col, row = pixel_map(source.geobox, target, x, y)
-    finite = np.isfinite(col) & np.isfinite(row)
-    if not finite.any():
-        return Window(0, 0, 0, 0)
-    left, right = (int(np.clip(v, 0, cols)) for v in (np.floor(col[finite].min()),
-                                                     np.ceil(col[finite].max())))  # fmt: skip
-    top, bottom = (int(np.clip(v, 0, rows)) for v in (np.floor(row[finite].min()),
-                                                     np.ceil(row[finite].max())))  # fmt: skip
-    return Window(top, left, bottom, right)
-
-
-def pixel_affine(here: GeoBox, there: GeoBox) -> Affine | None:
-    """Pixel coordinates (x, y) of one grid in those of another, None if the CRS differ."""
-    if not same_crs(here.crs, there.crs):
-        return None
-    affine: Affine = ~there.affine * here.affine
-    return affine
-
-
-def pixel_map(
-    here: GeoBox, there: GeoBox, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Pixel coordinates of one grid as (columns, rows) of another; infinite where there is none.
-
-    Args:
-        here: the grid of ``x`` and ``y``.
-        there: the other grid.
-        x: columns, float64 (n,), 0 at the left edge of the first pixel.
-        y: rows, float64 (n,).
-    """
-    affine = pixel_affine(here, there)
-    if affine is not None:
-        return _apply(affine, x, y)
-    east, north = _apply(here.affine, x, y)
-    try:
-        moved = rasterio.warp.transform(
-            _rasterio_crs(here.crs), _rasterio_crs(there.crs), east.tolist(), north.tolist()
-        )
-    except Exception:  # GDAL raises its own kinds where no point has a place
-        nowhere = np.full(np.shape(x), np.inf)
-        return nowhere, nowhere
-    with np.errstate(invalid="ignore"):
-        return _apply(~there.affine, np.asarray(moved[0]), np.asarray(moved[1]))
-
-
 def blocks(window: Window, scene: tuple[int, int]) -> Iterator[Window]:
     """The fixed blocks that a window touches, clipped by the scene, row by row."""
     for top in range(window.top // BLOCK * BLOCK, window.bottom, BLOCK):
@@ -298,25 +243,6 @@ def _check_ratio(pixels: float) -> None:
             f"a pixel may take at most {_LARGEST_PIXEL} pixels of the source, this grid needs "
             f"{pixels:.0f}; choose a finer one"
         )
-
-
-def _apply(
-    affine: Affine, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    return affine.a * x + affine.b * y + affine.c, affine.d * x + affine.e * y + affine.f
-
-
-def _lattice(window: Window) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    x, y = np.meshgrid(
-        np.linspace(window.left, window.right, _SAMPLES),
-        np.linspace(window.top, window.bottom, _SAMPLES),
-    )
-    return x.ravel(), y.ravel()
-
-
-@lru_cache(maxsize=64)
-def _rasterio_crs(crs: CRS | None) -> Any:
-    return rasterio.crs.CRS.from_wkt(_PIXELS_ONLY if crs is None else crs.to_wkt())
 
 
 def _with_alpha(image: AnyArray, valid: BoolArray) -> AnyArray:
