@@ -170,12 +170,12 @@ def _quicklook(data: ReportData) -> str:
         return ""
     picture = base64.b64encode(data.quicklook).decode()
     width, height = struct.unpack(">II", data.quicklook[16:24])  # of the PNG's header
-    shown = max(round(TALLEST * width / height), 240)
+    shown = max(round(TALLEST * width / height), 1)
     crisp = ' class="crisp"' if 2 * width < min(shown, WIDEST) else ""
     return (
-        f'<figure style="max-width:{shown}px">'
+        f'<figure style="max-width:{max(shown, 200)}px">'
         '<div class="sides"><span>Scene</span><span>Class map</span></div>'
-        f'<img{crisp} src="data:image/png;base64,{picture}" alt="The scene beside its class map">'
+        f'<img{crisp} style="max-width:{shown}px" src="data:image/png;base64,{picture}" alt="The scene beside its class map">'
         f"</figure>{_legend(data.classes)}"
     )
 
