@@ -70,7 +70,7 @@ def add_array(
     Args:
         dimensions: one name per axis, so that xarray opens it.
     """
-    array = group.create_array(
+    return group.create_array(
         name,
         shape=tuple(shape),
         chunks=tuple(chunks),
@@ -79,9 +79,8 @@ def add_array(
         fill_value=0,
         dimension_names=tuple(dimensions),
         attributes=attributes or {},
+        config=WRITE_ALL,
     )
-    filled: zarr.Array[Any] = array.with_config(WRITE_ALL)
-    return filled
 
 
 def array_of(group: zarr.Group, name: str) -> zarr.Array[Any]:
@@ -90,13 +89,13 @@ def array_of(group: zarr.Group, name: str) -> zarr.Array[Any]:
     Raises:
         StoreError: if the group has no such array.
     """
-    array = group.get(name)
+    with zarr.config.set({"array.write_empty_chunks": True}):  # taken over by the open array
+        array = group.get(name)
     if not isinstance(array, zarr.Array):
         raise StoreError(
             f"the store {group.store_path} has no array {name!r}; start it anew with --fresh"
         )
-    filled: zarr.Array[Any] = array.with_config(WRITE_ALL)
-    return filled
+    return array
 
 
 def chunk_path(array: zarr.Array[Any], index: Index) -> Path:
