@@ -124,7 +124,7 @@ class SceneReader:
             image[list(layer.bands)] = pixels
             valid &= seen
         if not valid.all():
-            image[:, ~valid] = 0
+            np.copyto(image, 0, where=~valid)
         return image, valid
 
 

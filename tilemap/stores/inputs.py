@@ -65,7 +65,10 @@ def find_inputs(request: SceneRequest) -> Inputs:
             rasters.append(_named(describe(str(path)), ()))
     if not rasters:
         raise SceneError("no asset of the STAC item has a wanted band: " + ", ".join(wanted or ()))
-    rasters = list({raster.path: raster for raster in reversed(rasters)}.values())[::-1]
+    once: dict[str, Raster] = {}
+    for raster in rasters:
+        once.setdefault(raster.path, raster)
+    rasters = list(once.values())
     dates += [date_of_file(raster.path) for raster in rasters]
     if request.band_names is not None:
         rasters = _renamed(rasters, request.band_names)

@@ -148,14 +148,13 @@ def _finest(name: str, found: Sequence[_Found], rasters: Sequence[Raster]) -> tu
     Raises:
         SceneMismatchError: if files that remain scale the band differently.
     """
+    size = {number: pixel_size(rasters[number].geobox) for number, _ in found}
+    coarse = 1.2 * min(size.values())
     kept = [
         (number, position)
         for number, position in found
-        if not any(
-            _repeats(rasters[number].geobox, rasters[other].geobox)
-            for other, _ in found
-            if other != number
-        )
+        if size[number] < coarse
+        or not any(_repeats(rasters[number].geobox, rasters[other].geobox) for other, _ in found)
     ]
     bands = [rasters[n].bands[p] for n, p in kept]
     if len({(band.scale, band.offset) for band in bands}) > 1:
@@ -184,13 +183,14 @@ def _join(
     wanted: Sequence[tuple[Raster, tuple[int, ...]]], request: SceneRequest, notes: list[str]
 ) -> list[Mosaic]:
     """One mosaic where the files' pixels coincide; one for each file where --like unites them."""
-    for position, (raster, _) in enumerate(wanted):
-        for other, _ in wanted[:position]:
-            if raster.shape == other.shape and pixel_offset(raster.geobox, other.geobox) == (0, 0):
-                notes.append(
-                    f"{raster.path} has the bands and the extent of {other.path}: it only fills "
-                    "what is not valid there"
-                )
+    extents: dict[object, Raster] = {}
+    for raster, _ in wanted:
+        other = extents.setdefault((raster.shape, tuple(raster.geobox.affine)[:6]), raster)
+        if other is not raster and same_crs(raster.geobox.crs, other.geobox.crs):
+            notes.append(
+                f"{raster.path} has the bands and the extent of {other.path}: it only fills "
+                "what is not valid there"
+            )
     mosaic = join(wanted)
     if mosaic is not None:
         return [mosaic]

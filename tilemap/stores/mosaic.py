@@ -16,9 +16,14 @@ from tilemap.stores.rasters import AnyArray, BoolArray, Raster, RasterReader
 
 
 class Handles:
-    """The open files of one reader, each opened once, at its first read; for one thread."""
+    """The open files of one reader, opened at their first read; for one thread.
 
-    def __init__(self) -> None:
+    Args:
+        most: files open at a time; the one unused for longest is closed for another.
+    """
+
+    def __init__(self, most: int = 128) -> None:
+        self._most = most
         self._readers: dict[str, RasterReader] = {}
 
     def __enter__(self) -> Self:
@@ -34,9 +39,11 @@ class Handles:
 
     def of(self, raster: Raster) -> RasterReader:
         """The reader of a file."""
-        if raster.path not in self._readers:
-            self._readers[raster.path] = RasterReader(raster)
-        return self._readers[raster.path]
+        reader = self._readers.pop(raster.path, None) or RasterReader(raster)
+        if len(self._readers) >= self._most:
+            self._readers.pop(next(iter(self._readers))).close()
+        self._readers[raster.path] = reader
+        return reader
 
     def close(self) -> None:
         """Close every file."""
@@ -104,7 +111,7 @@ class Mosaic:
             valid, rest = np.zeros(window.shape, dtype=np.bool_), touched
         full = bool(valid.all())
         if not full:
-            image[:, ~valid] = 0
+            np.copyto(image, 0, where=~valid)
         for piece in rest:
             if full:
                 break

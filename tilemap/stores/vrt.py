@@ -8,7 +8,18 @@ from xml.etree import ElementTree
 from tilemap.errors import SceneError
 
 _SUFFIXES = (".tif", ".tiff", ".jp2", ".vrt")
-_SOURCES = ("SourceFilename", "SourceDataset")
+_KINDS = ("", "vrtdataset", "vrtwarpeddataset", "vrtpansharpeneddataset")
+_SOURCES = ("sourcefilename", "sourcedataset")
+# these read raw bytes, run code, or open datasets by other names than a source's
+_REFUSED = (
+    "vrtrawrasterband",
+    "pixelfunctionlanguage",
+    "pixelfunctioncode",
+    "geoloctransformer",
+    "rpctransformer",
+    "openoptions",
+    "group",
+)
 _LARGEST_FILE = 64 * 2**20
 _DEEPEST = 4
 _MOST_FILES = 100_000
@@ -21,33 +32,25 @@ def referenced_files(path: str) -> tuple[str, ...]:
     files with the suffix of an allowed format pass, and no code runs.
 
     Raises:
-        SceneError: if it names anything else, a file that is missing, or itself.
+        SceneError: if it names anything else, a file that is missing, or is nested too deep.
     """
     found: dict[str, None] = {}
-    _collect(Path(path), found, depth=0)
+    _collect(Path(path), found, depth=1)
     return tuple(found)
 
 
 def _collect(path: Path, found: dict[str, None], depth: int) -> None:
     if depth > _DEEPEST:
         raise SceneError(f"VRTs may be nested {_DEEPEST} deep, {path} is deeper")
-    try:
-        if path.stat().st_size > _LARGEST_FILE:
-            raise SceneError(f"a VRT must be at most 64 MiB, {path} is larger")
-        root = ElementTree.fromstring(path.read_bytes())
-    except (ElementTree.ParseError, UnicodeError, ValueError) as problem:
-        if isinstance(problem, SceneError):
-            raise
-        raise SceneError(f"not a VRT: {path}: {problem}") from problem
+    root = _parse(path)
     for element in root.iter():
-        raw = element.get("subClass", "") == "VRTRawRasterBand"
-        code = element.tag in ("PixelFunctionLanguage", "PixelFunctionCode")
-        if raw or code or element.tag in ("GDALWarpOptionsFile", "VirtualOverviewFile"):
+        tag = element.tag.lower()  # GDAL does not tell cases apart
+        attributes = {key.lower(): value for key, value in element.attrib.items()}
+        if tag in _REFUSED or attributes.get("subclass", "").lower() in _REFUSED:
             raise SceneError(f"a VRT may only combine rasters, {path} has {element.tag}")
-        if element.tag not in _SOURCES:
+        if tag not in _SOURCES:
             continue
-        relative = element.get("relativeToVRT", element.get("relativetoVRT", "0")) == "1"
-        file = _local(element.text or "", path, relative)
+        file = _local(element.text or "", path, attributes.get("relativetovrt", "0") == "1")
         if str(file) in found:
             continue
         found[str(file)] = None
@@ -57,14 +60,29 @@ def _collect(path: Path, found: dict[str, None], depth: int) -> None:
             _collect(file, found, depth + 1)
 
 
+def _parse(path: Path) -> ElementTree.Element:
+    if path.stat().st_size > _LARGEST_FILE:
+        raise SceneError(f"a VRT must be at most 64 MiB, {path} is larger")
+    content = path.read_bytes()
+    lower = content.lower()
+    if b"/vsi" in lower or b"://" in lower or b"<!doctype" in lower or b"<!entity" in lower:
+        raise SceneError(f"a VRT may only read local files by plain names, {path} does not")
+    try:
+        root = ElementTree.fromstring(content)
+    except (ElementTree.ParseError, ValueError, LookupError) as problem:
+        raise SceneError(f"not a VRT: {path}: {problem}") from problem
+    kind = {key.lower(): value for key, value in root.attrib.items()}.get("subclass", "")
+    if root.tag.lower() != "vrtdataset" or kind.lower() not in _KINDS:
+        raise SceneError(f"not a VRT that combines rasters: {path} is {root.tag} {kind}".rstrip())
+    return root
+
+
 def _local(text: str, vrt: Path, relative: bool) -> Path:
-    if not text.lower().endswith(_SUFFIXES) or ":" in text or "<" in text or "/vsi" in text:
+    if not text.lower().endswith(_SUFFIXES) or ":" in text or "<" in text:
         raise SceneError(
             f"a VRT may only read local GeoTIFF, JPEG 2000 and VRT files, {vrt} reads {text!r}"
         )
-    file = vrt.parent / text if relative else Path(text)
-    if not file.is_absolute():
-        file = file.absolute()
+    file = (vrt.parent / text if relative else Path(text)).absolute()
     if not file.is_file():
         raise SceneError(f"no such file: {file}, which {vrt} reads")
     return file

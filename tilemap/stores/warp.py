@@ -150,7 +150,7 @@ class Warp:
                 )
                 seen &= share >= OBSERVED * (1 - 1e-4)
         pixels = pixels[:-1]
-        pixels[:, ~seen] = 0
+        np.copyto(pixels, 0, where=~seen)
         return pixels, seen
 
     def _placing(self, source: Window, block: Window) -> dict[str, Any]:
