@@ -86,12 +86,19 @@ def _settings(options: Options) -> SegmentSettings:
     )
 
 
-def plan(scenes: Paths, *, model: str | Path, **options: Unpack[Options]) -> Prepared:
+def plan(
+    scenes: Paths,
+    *,
+    model: str | Path,
+    out: str | Path | None = None,
+    **options: Unpack[Options],
+) -> Prepared:
     """Check a run and tell what it will do and cost; changes nothing.
 
     Args:
         scenes: a file, several (bands or neighbours of one scene), a directory, a STAC item.
         model: a name from ``tilemap models list``, a model folder, an ``.onnx`` file.
+        out: directory of a run that is to be continued, if there is one.
         **options: see ``Options``.
 
     Returns:
@@ -101,7 +108,8 @@ def plan(scenes: Paths, *, model: str | Path, **options: Unpack[Options]) -> Pre
         TilemapError: of the kind that fits.
     """
     settings = _settings(options)
-    return prepare(_request(scenes, options), model, settings)
+    request = _request(scenes, options)
+    return prepare(request, model, settings, None if out is None else Path(out))
 
 
 def segment(
@@ -129,7 +137,8 @@ def segment(
         TilemapError: of the kind that fits. A tile that fails three times is no error: the
             result's ``status`` is "partial" then.
     """
-    return execute(plan(scenes, model=model, **options), Path(out), fresh, progress)
+    kept = None if fresh else out
+    return execute(plan(scenes, model=model, out=kept, **options), Path(out), fresh, progress)
 
 
 def demo_scene() -> list[Path]:

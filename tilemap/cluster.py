@@ -91,10 +91,7 @@ def _embedded(settings: ClusterSettings) -> Iterator[Client]:
         "distributed.worker.memory.spill": False,
         "distributed.worker.memory.pause": False,
         "distributed.worker.memory.terminate": 0.98,
-        # Give the forward's memory back to itself, not to the system: 10 % faster.
         "distributed.nanny.pre-spawn-environ": {
-            "MALLOC_TRIM_THRESHOLD_": str(1 << 34),
-            "MALLOC_MMAP_THRESHOLD_": str(1 << 34),
             "OMP_NUM_THREADS": "1",
             "MKL_NUM_THREADS": "1",
             "OPENBLAS_NUM_THREADS": "1",

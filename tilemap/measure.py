@@ -102,12 +102,7 @@ def measure(trial: Trial) -> Cost:
         return Cost(**json.loads(cache.read_text()))
     except (OSError, ValueError, TypeError):
         pass
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": str(trial.threads),
-        "MALLOC_TRIM_THRESHOLD_": str(1 << 34),
-        "MALLOC_MMAP_THRESHOLD_": str(1 << 34),
-    }
+    environment = {**os.environ, "OMP_NUM_THREADS": str(trial.threads)}
     done = subprocess.run(
         [sys.executable, "-m", "tilemap.measure"],
         input=pickle.dumps(trial),

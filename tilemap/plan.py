@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from tilemap.errors import ConfigError, GridError, SceneError, UsageError
 from tilemap.geometry import TileGrid, fit_core, round_up
@@ -11,9 +10,6 @@ from tilemap.measure import Cost
 from tilemap.models.card import ModelCard
 from tilemap.scene import Scene
 from tilemap.stores.predictions import frame_windows
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 DEFAULT_PATCH = 1024
 DEFAULT_BLEND = 8
@@ -85,18 +81,18 @@ def choose_grid(
     return TileGrid(scene, core, halo, blend, stride, fixed=card.patch is not None)
 
 
-def match_bands(found: Sequence[str], card: ModelCard) -> None:
-    """The scene has every band the model takes.
+def quicker_grid(grid: TileGrid, card: ModelCard, settings: GridSettings, cost: Cost) -> TileGrid:
+    """The grid, or one of half the patch where that is clearly faster, its wider overlap included.
 
-    Raises:
-        SceneError: naming both lists.
+    What the user set, or the model allows only so, stays.
     """
-    missing = [band for band in card.bands if band not in found]
-    if missing:
-        raise SceneError(
-            f"{card.name} needs the bands {', '.join(card.bands)}; the scene has "
-            f"{', '.join(found)}: {', '.join(missing)} missing (name the files' bands with --bands)"
-        )
+    half = grid.patch // 2
+    if settings.core is not None or card.patch is not None or half < 4 * grid.halo:
+        return grid
+    other = choose_grid(grid.scene, card, settings, half)
+    slow = cost.seconds_per_pixel * grid.patch_pixels()
+    quick = cost.half_seconds_per_pixel * other.patch_pixels()
+    return other if quick < 0.9 * slow else grid
 
 
 def check_units(scene: Scene, card: ModelCard) -> None:

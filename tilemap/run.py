@@ -38,6 +38,7 @@ from tilemap.plan import (
     check_units,
     choose_grid,
     make_plan,
+    quicker_grid,
 )
 from tilemap.products import Products, class_profile, confidence_profile, write_products
 from tilemap.stages.stitch import nothing_observed
@@ -144,8 +145,14 @@ class RunResult:
         return EXIT_OK if self.status == "ok" else EXIT_PARTIAL
 
 
-def prepare(request: SceneRequest, model: str | Path, settings: SegmentSettings) -> Prepared:
+def prepare(
+    request: SceneRequest, model: str | Path, settings: SegmentSettings, out: Path | None = None
+) -> Prepared:
     """Check everything that can be known before the run, and plan it.
+
+    Args:
+        out: where the run will go. A run of this model that lies there already has chosen a core,
+            which is kept: what was measured to choose it may come out otherwise today.
 
     Raises:
         TilemapError: of the kind that fits; nothing has been touched.
@@ -155,19 +162,32 @@ def prepare(request: SceneRequest, model: str | Path, settings: SegmentSettings)
     source = open_scene(request)
     check_units(source.scene, ref.card)
     shape = source.scene.shape
-    grid = choose_grid(shape, ref.card, settings.grid)
+    chosen = _settled_grid(settings.grid, ref, shape, out)
+    grid = choose_grid(shape, ref.card, chosen)
     backend = settings.backend
     side = max(grid.patch_window(next(grid.tiles())).shape)
     cost = measure(
         Trial(ref, source.scene, side, backend.device, backend.precision, backend.threads)
     )
+    grid = quicker_grid(grid, ref.card, chosen, cost)
     if settings.cluster.scheduler is None or settings.cluster.memory_limit is not None:
         limit = memory_per_worker(settings.cluster)
-        grid = check_memory(grid, ref.card, cost, limit, settings.grid)
+        grid = check_memory(grid, ref.card, cost, limit, chosen)
     workers = worker_count(settings.cluster)
     plan = make_plan(grid, source.scene, ref.card, cost, workers, settings.keep_stores)
     identity = _identity(source, ref, grid, dataclasses.replace(backend, device=cost.device))
     return Prepared(source, ref, settings, plan, cost, identity)
+
+
+def _settled_grid(
+    wanted: GridSettings, ref: ModelRef, shape: tuple[int, int], out: Path | None
+) -> GridSettings:
+    before = None if out is None else RunDirectory(out).previous()
+    if before is None or wanted.core is not None or before["model"]["sha256"] != ref.digest:
+        return wanted
+    if list(shape) != before["grid"]["scene"]:
+        return wanted
+    return dataclasses.replace(wanted, core=before["grid"]["core"])
 
 
 def _identity(source: SceneSource, ref: ModelRef, grid: TileGrid, backend: Backend) -> Identity:

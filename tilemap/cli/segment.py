@@ -170,7 +170,8 @@ def segment(
     options = _options(locals())
     from tilemap import api
 
-    _run(api.plan(scenes, model=model, **options), out, fresh)
+    kept = None if fresh else out
+    _run(api.plan(scenes, model=model, out=kept, **options), out, fresh)
 
 
 def demo(
@@ -183,7 +184,9 @@ def demo(
     options = _options(locals())
     from tilemap import api
 
-    _run(api.plan(api.demo_scene(), model=api.DEMO_MODEL, **options), out, fresh)
+    kept = None if fresh else out
+    scenes = api.demo_scene()
+    _run(api.plan(scenes, model=api.DEMO_MODEL, out=kept, **options), out, fresh)
 
 
 def _run(prepared: Prepared, out: Path, fresh: bool) -> None:
