@@ -175,7 +175,8 @@ def _quicklook(data: ReportData) -> str:
     return (
         f'<figure style="max-width:{max(shown, 200)}px">'
         '<div class="sides"><span>Scene</span><span>Class map</span></div>'
-        f'<img{crisp} style="max-width:{shown}px" src="data:image/png;base64,{picture}" alt="The scene beside its class map">'
+        f'<img{crisp} style="max-width:{shown}px" alt="Scene and class map" '
+        f'src="data:image/png;base64,{picture}">'
         f"</figure>{_legend(data.classes)}"
     )
 
