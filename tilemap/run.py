@@ -41,6 +41,7 @@ from tilemap.plan import (
     quicker_grid,
 )
 from tilemap.products import Products, class_profile, confidence_profile, write_products
+from tilemap.report.run_report import report_run
 from tilemap.stages.stitch import nothing_observed
 from tilemap.stores.geotiff import SceneRequest, SceneSource, open_scene
 from tilemap.stores.maps import MapStore, Seam
@@ -360,7 +361,10 @@ def _execute(
     fresh_pixels = grid.scene[0] * grid.scene[1] - pixels
     seconds = {"map": mapped, "export": total - mapped, "total": total}
     record["seconds"] = {**seconds, "by_step": outcome.seconds}
+    record["pixels"] = fresh_pixels
     record["mpx_per_s"] = fresh_pixels / total / 1e6
+    counts = products.confidence.counts
+    report_run(directory.path, prepared.source, card, record, products.classes, counts)
     write_json(directory.run_file, record)
     if not settings.keep_stores and not outcome.quarantined:
         directory.remove_stores()
