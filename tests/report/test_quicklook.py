@@ -22,6 +22,7 @@ from tilemap.report.quicklook import (
     class_preview,
     coarse_to_fine,
     display_bands,
+    draw,
     paint,
     png_bytes,
     preview,
@@ -172,6 +173,18 @@ def test_class_preview_matches_the_scene_preview(tmp_path: Path) -> None:
     assert small.shape == picture.shape[1:]
     assert (small[:, : small.shape[1] // 2 - 1] == 0).all()
     assert (small[:, small.shape[1] // 2 + 1 :] == 4).all()
+
+
+def test_draw_joins_scene_and_map(tmp_path: Path) -> None:
+    """Both halves of one size, from the reader and the file."""
+    shape = (900, 700)
+    pixels = np.full(shape, 4, dtype=np.uint8)
+    look = RasterProfile(GeoBox(shape, Affine.identity(), None), overview="mode")
+    receipt = write_cog(tmp_path / "a.tif", look, [(Window(0, 0, *shape), pixels)], tmp_path)
+    result = draw(Reader(shape), ("row", "col"), receipt.partial, {4: (7, 8, 9)})
+    assert result.shape == (3, 450, 2 * 350 + GAP)
+    assert (result[:, :, -350:] == np.array([7, 8, 9])[:, None, None]).all()
+    assert result[0, 5, :350].mean() < 10 < 240 < result[0, -5, :350].mean()
 
 
 @pytest.mark.parametrize("bands", [3, 4])

@@ -190,6 +190,33 @@ def quicklook(
     return np.concatenate([scene_rgb, gap, paint(classes, palette, nodata)], axis=2)
 
 
+def draw(
+    read: ReadWindow,
+    band_names: Sequence[str],
+    class_map: Path,
+    palette: Mapping[int, tuple[int, int, int]],
+    nodata: int = 255,
+) -> ByteArray:
+    """The quicklook of a run, from its scene and its finished class map.
+
+    Args:
+        read: as ``preview`` takes it.
+        band_names: common names of the bands that ``read`` returns, in order.
+        class_map: a COG on the scene's grid.
+        palette: colour per stored number.
+        nodata: stored number that means "not observed".
+
+    Returns:
+        uint8 (3, y, x), each half at most 800 pixels a side.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(class_map) as file:
+            shape = (int(file.height), int(file.width))
+    picture, valid = preview(read, shape, display_bands(band_names))
+    return quicklook(stretch(picture, valid), class_preview(class_map), palette, nodata)
+
+
 def png_bytes(rgb: ByteArray) -> bytes:
     """Encode uint8 (3, y, x) as PNG."""
     count, height, width = rgb.shape
