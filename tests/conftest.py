@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,3 +32,11 @@ def data() -> Path:
     if not (path / "scenes").is_dir():
         pytest.skip(f"TILEMAP_DATA={folder} has no folder scenes/")
     return path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_home_of_a_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What tests measure or import goes into a folder of this session, never into the home."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TILEMAP_HOME", str(tmp_path_factory.mktemp("tilemap-home")))
+        yield
