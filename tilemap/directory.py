@@ -25,6 +25,9 @@ Identity = dict[str, Any]
 STORES, RUN_FILE, IDENTITY_FILE = "stores", "run.json", "identity.json"
 OURS = ("landcover.", "confidence.", "quicklook.png", "report.html", RUN_FILE)
 """How the names of what a run leaves begin; ``--fresh`` removes nothing else."""
+REMAINS = ("tiles.zarr", "predictions.zarr", "map.zarr", "cog-", IDENTITY_FILE + ".")
+"""How the names in ``stores`` begin while there is no identity: they are being made or removed."""
+_ABSENT = "(absent)"
 
 
 def digest_of(identity: Identity) -> str:
@@ -63,7 +66,9 @@ def differences(before: Any, now: Any, name: str = "") -> list[str]:
         return [
             line
             for key in keys
-            for line in differences(before.get(key), now.get(key), f"{name}.{key}".lstrip("."))
+            for line in differences(
+                before.get(key, _ABSENT), now.get(key, _ABSENT), f"{name}.{key}".lstrip(".")
+            )
         ]
     if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
         return [
@@ -71,7 +76,8 @@ def differences(before: Any, now: Any, name: str = "") -> list[str]:
             for index, (one, two) in enumerate(zip(before, now, strict=True))
             for line in differences(one, two, f"{name}[{index}]")
         ]
-    if before == now:
+    # As JSON, which is what a digest is made of: NaN is itself there, and 1 is not True.
+    if json.dumps(before, sort_keys=True) == json.dumps(now, sort_keys=True):
         return []
     return [f"{name} was {_short(before)}, now {_short(now)}"]
 
@@ -94,8 +100,9 @@ class RunDirectory:
         """Identity of the run that lies here, finished or not; None if there is none."""
         identity = read_json(self.identity_file)
         if identity is None:
-            identity = (read_json(self.run_file) or {}).get("identity")
-        return identity
+            record = read_json(self.run_file)
+            identity = record.get("identity") if isinstance(record, dict) else None
+        return identity if isinstance(identity, dict) else None
 
     def check(self, identity: Identity, fresh: bool) -> None:
         """The directory is free, or belongs to this very run, or may be started anew.
@@ -111,8 +118,7 @@ class RunDirectory:
         entries = sorted(p.name for p in self.path.iterdir()) if self.path.exists() else []
         previous = self.previous()
         if previous is None:
-            ours = set(entries) <= {STORES} and not self.identity_file.exists()
-            if entries and not (ours and self._only_partial_stores()):
+            if entries and not (entries == [STORES] and self._only_remains()):
                 raise OutputError(
                     f"{self.path} must be empty or hold a run of tilemap, it holds "
                     f"{', '.join(entries[:3])}; give another --out"
@@ -126,9 +132,11 @@ class RunDirectory:
                 "give another --out, or --fresh to start this one anew"
             )
 
-    def _only_partial_stores(self) -> bool:
-        names = {p.name for p in self.stores.iterdir()} if self.stores.exists() else set()
-        return all(name.endswith(".partial") for name in names)
+    def _only_remains(self) -> bool:
+        """Whether the stores are what a run leaves that is killed before or after it has them."""
+        return self.stores.is_dir() and all(
+            entry.name.startswith(REMAINS) for entry in self.stores.iterdir()
+        )
 
     @contextmanager
     def hold(self) -> Iterator[bool]:
@@ -171,9 +179,10 @@ class RunDirectory:
     def clear(self) -> None:
         """Remove what a run left here; anything else stays."""
         self.remove_stores()
-        for entry in self.path.iterdir():
-            if entry.name.startswith(OURS) and not entry.is_dir():
-                entry.unlink()
+        ours = [p for p in self.path.iterdir() if p.name.startswith(OURS) and not p.is_dir()]
+        # The record last: until then it says whose the rest is.
+        for entry in sorted(ours, key=lambda path: path == self.run_file):
+            entry.unlink()
 
     def remove_stores(self) -> None:
         """Remove what only a resumed run needs."""
