@@ -8,28 +8,16 @@ from typing import Any
 
 from tilemap.models.card import ModelCard
 from tilemap.report.html import ReportData, SeamFigures, Throughput, write_report
-from tilemap.report.quicklook import (
-    class_preview,
-    display_bands,
-    png_bytes,
-    preview,
-    quicklook,
-    stretch,
-)
+from tilemap.report.quicklook import draw, png_bytes
 from tilemap.stores.geotiff import SceneSource
 from tilemap.stores.sidecars import ClassRow, write_bytes
-
-PREVIEW_S = 3.0
 
 
 def picture(source: SceneSource, landcover: Path, card: ModelCard) -> bytes:
     """The scene beside its class map, PNG."""
-    scene = source.scene
-    with source.open() as reader:
-        bands = display_bands(scene.band_names)
-        values, valid = preview(reader.read, scene.shape, bands, seconds=PREVIEW_S)
     palette = {c.value: c.rgb for c in card.classes}
-    return png_bytes(quicklook(stretch(values, valid), class_preview(landcover), palette))
+    with source.open() as reader:
+        return png_bytes(draw(reader.read, source.scene.band_names, landcover, palette))
 
 
 def report_run(
