@@ -46,14 +46,14 @@ ARCHITECTURE: dict[str, str | int | float | bool] = {
     "width": 16,
 }
 SEED = 20
-STEPS = 1500
+STEPS = 2000
 BATCH = 8
 CROP = 192  # pixels
 MARGIN = 16  # pixels at the edge of a crop without loss: they see its padding
-SHARE = {"10m": 0.5, "20m": 0.1, "30m": 0.15, "hand": 0.25}  # of the crops
-SOFTEN = 2.0  # temperature of the distillation
+SHARE = {"10m": 0.6, "20m": 0.08, "30m": 0.12, "hand": 0.2}  # of the crops
+SOFTEN = 1.5  # temperature of the distillation
 RATE = 4e-3  # peak of the learning rate
-GAIN = 0.05  # standard deviation of the radiometric gain of a crop, half of it more per band
+GAIN = 0.03  # standard deviation of the radiometric gain of a crop, half of it more per band
 HELD_OUT = 0.2  # share of the blocks
 BLOCK = {"10m": 256, "hand": 128}  # pixels; 20 m and 30 m hold out the same ground as 10 m
 
@@ -80,21 +80,22 @@ def read_virginia(data: Path) -> FloatArray:
         with WarpedVRT(coarse, **on_fine) as warped:
             bands = np.concatenate([fine.read(), warped.read([2, 3])])
     # The 20 m file ends one row of 10 m pixels above the 10 m file.
-    return bands[:, :-1].astype(np.float32) / 10_000
+    return (bands[:, :-1] / 10_000).astype(np.float32)
 
 
 def average(image: FloatArray, factor: int) -> FloatArray:
     """Means over factor x factor pixels."""
     bands, rows, cols = image.shape[0], image.shape[1] // factor, image.shape[2] // factor
     image = image[:, : rows * factor, : cols * factor]
-    return image.reshape(bands, rows, factor, cols, factor).mean(axis=(2, 4))
+    means = image.reshape(bands, rows, factor, cols, factor).mean(axis=(2, 4))
+    return np.asarray(means, np.float32)
 
 
 def standardise(image: FloatArray, card: ModelCard) -> FloatArray:
     """Reflectance as the network takes it."""
     mean = np.array(card.mean, np.float32)[:, None, None]
     std = np.array(card.std, np.float32)[:, None, None]
-    return (image - mean) / std
+    return np.asarray((image - mean) / std)
 
 
 def whole(
@@ -139,7 +140,10 @@ def make_lessons(data: Path, teacher: Model) -> tuple[dict[str, Lesson], npt.NDA
     held = hold_out(fine.shape[1:], BLOCK["10m"], random)
     images = {"10m": (fine, held)}
     for name, factor in (("20m", 2), ("30m", 3)):
-        images[name] = (average(fine, factor), average(held[None], factor)[0] > 0)
+        images[name] = (
+            average(fine, factor),
+            average(held[None].astype(np.float32), factor)[0] > 0,
+        )
     with np.load(data / HAND) as hand:
         image = np.ascontiguousarray(hand["img"].transpose(2, 0, 1))
         images["hand"] = (image, hold_out(image.shape[1:], BLOCK["hand"], random))
@@ -155,7 +159,8 @@ def shares(probability: FloatArray, card: ModelCard) -> dict[str, float]:
     """Share of the pixels, by class."""
     count = np.bincount(probability.argmax(axis=0).ravel(), minlength=len(card.classes))
     return {
-        c.name: round(float(n) / count.sum(), 4) for c, n in zip(card.classes, count, strict=True)
+        c.name: round(int(n) / int(count.sum()), 4)
+        for c, n in zip(card.classes, count, strict=True)
     }
 
 
@@ -216,15 +221,17 @@ def train(lessons: dict[str, Lesson], card: ModelCard) -> nn.Module:
     """The network after STEPS batches, in evaluation mode."""
     torch.manual_seed(SEED)
     network = build(ARCHITECTURE, len(card.bands), len(card.classes))
-    network = network.to(memory_format=torch.channels_last)
+    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     crops = Crops(lessons, card)
     optimiser = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, STEPS, pct_start=0.15)
     begin, mean = time.monotonic(), 0.0
     for step in range(1, STEPS + 1):
         image, teacher, weight = crops.batch()
-        logits = network(image.to(memory_format=torch.channels_last))
-        loss = distillation_loss(logits, teacher, weight)
+        # bfloat16 nearly halves the time of a step on a CPU that has it.
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = network(image.to(memory_format=torch.channels_last))
+        loss = distillation_loss(logits.float(), teacher, weight)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -244,7 +251,7 @@ def ask_network(network: nn.Module, card: ModelCard, image: FloatArray) -> Float
         with torch.inference_mode():
             logits = network(torch.from_numpy(np.ascontiguousarray(patch))[None])
         logits = logits[0, :, halo : halo + core, halo : halo + core]
-        return logits.softmax(dim=0).numpy()
+        return np.asarray(logits.softmax(dim=0))
 
     return whole(predict, standardise(image, card), halo, core)
 
@@ -292,6 +299,7 @@ def write(
     out.mkdir(parents=True, exist_ok=True)
     weights = out / "model.safetensors"
     save_file({k: v.contiguous() for k, v in network.state_dict().items()}, weights)
+    weights.chmod(0o644)
     sources = {
         TEN_M: "Sentinel-2 L1C, Virginia Eastern Shore, Copernicus free and open",
         TWENTY_M: "the same, 20 m bands",

@@ -28,4 +28,5 @@ def keep_freed_memory() -> bool:
     except (AttributeError, OSError, TypeError):
         return False
     wanted = ((_MMAP_THRESHOLD, _LARGE), (_TRIM_THRESHOLD, 2 * _LARGE - 1), (_ARENA_MAX, 1))
-    return min(mallopt(key, value) for key, value in wanted) == 1
+    done = [bool(mallopt(key, value)) for key, value in wanted]
+    return all(done)

@@ -207,13 +207,13 @@ class UNet(nn.Module):
         bands: planes of the input.
         classes: planes of the output.
         width: base width of the encoder; the decoder's five steps have 4, 2, 1, 1/2 and
-            1/4 of it.
+            1/4 of it, but no fewer than 16 channels, or a narrow network loses whole classes there.
     """
 
     def __init__(self, encoder: str, bands: int, classes: int, width: int = 64) -> None:
         super().__init__()
         self.encoder = ResNet(encoder, bands, width)
-        channels = [max(1, width * 4 // 2**step) for step in range(5)]
+        channels = [max(16, width * 4 // 2**step) for step in range(5)]
         self.decoder = _UNetDecoder(self.encoder.channels, channels)
         self.head = nn.Conv2d(channels[-1], classes, 3, padding=1)
 

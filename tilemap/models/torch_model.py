@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tilemap.models.card import ModelCard
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+_LANES = 64
 
 
 class TorchModel:
@@ -101,12 +102,23 @@ class TorchModel:
         logits: Tensor = self._network(batch)[0]
         if crop is not None:
             logits = logits[:, crop.top : crop.bottom, crop.left : crop.right]
-        # Planes first, then softmax across planes: both loops run along memory.
-        logits = logits.to(torch.float32).contiguous()
-        if self._card.temperature != 1:
-            logits = logits / self._card.temperature
-        result: FloatArray = torch.softmax(logits, dim=0).cpu().numpy()
-        return result
+        return _probability(logits, self._card.temperature)
+
+
+def _probability(logits: Tensor, temperature: float) -> FloatArray:
+    """Softmax in float32 of (class, y, x), C-contiguous whatever the order in memory was.
+
+    The planes are made a multiple of ``_LANES`` long: the last few numbers of an array would go
+    through other instructions, and a pixel's last bit would depend on where the crop ends.
+    """
+    classes, rows, cols = logits.shape
+    size = rows * cols
+    planes = torch.zeros(classes, -(-size // _LANES) * _LANES, device=logits.device)
+    planes[:, :size].view(classes, rows, cols).copy_(logits)
+    if temperature != 1:
+        planes /= temperature
+    result: FloatArray = torch.softmax(planes, dim=0)[:, :size].contiguous().cpu().numpy()
+    return result.reshape(classes, rows, cols)
 
 
 def _device(device: str) -> torch.device:

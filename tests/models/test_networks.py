@@ -1,0 +1,130 @@
+"""The networks: shapes, well-known names and counts, and indifference to where a patch lies."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tilemap.errors import ModelError
+from tilemap.models.networks import STRIDE, ResNet, build, seeded
+
+SMALL = {"width": 4}
+
+
+@pytest.mark.parametrize("name", sorted(STRIDE))
+@pytest.mark.parametrize(
+    ("encoder", "bands"),
+    [("resnet18", 1), ("resnet18", 4), ("resnet18", 13), ("resnet34", 3), ("resnet50", 3)],
+)
+def test_logits_have_the_size_of_the_patch(name: str, encoder: str, bands: int) -> None:
+    """Every network gives every class at full resolution, on oblong patches too."""
+    network = seeded({"name": name, "encoder": encoder, **SMALL}, bands, 7)
+    for rows, cols in ((64, 96), (STRIDE[name], STRIDE[name])):
+        with torch.inference_mode():
+            logits = network(torch.randn(1, bands, rows, cols))
+        assert logits.shape == (1, 7, rows, cols)
+        assert torch.isfinite(logits).all()
+
+
+@pytest.mark.parametrize(
+    ("encoder", "parameters", "tensors"),
+    [
+        ("resnet18", 11_689_512 - 513_000, 122 - 2),
+        ("resnet34", 21_797_672 - 513_000, 218 - 2),
+        ("resnet50", 25_557_032 - 2_049_000, 320 - 2),
+    ],
+)
+def test_encoder_is_the_well_known_one(encoder: str, parameters: int, tensors: int) -> None:
+    """The published number of parameters and tensors, less the classifier's."""
+    network = ResNet(encoder, bands=3)
+    assert sum(p.numel() for p in network.parameters()) == parameters
+    assert len(network.state_dict()) == tensors
+
+
+def test_encoder_has_the_well_known_names() -> None:
+    """Names and shapes that ResNet-18 and -50 weights have everywhere."""
+    weights = ResNet("resnet18", bands=3).state_dict()
+    assert weights["conv1.weight"].shape == (64, 3, 7, 7)
+    assert weights["bn1.running_var"].shape == (64,)
+    assert weights["layer1.0.conv1.weight"].shape == (64, 64, 3, 3)
+    assert weights["layer2.0.downsample.0.weight"].shape == (128, 64, 1, 1)
+    assert weights["layer2.0.downsample.1.bias"].shape == (128,)
+    assert weights["layer4.1.bn2.weight"].shape == (512,)
+    assert "layer1.0.downsample.0.weight" not in weights
+    deep = ResNet("resnet50", bands=3).state_dict()
+    assert deep["layer1.0.downsample.0.weight"].shape == (256, 64, 1, 1)
+    assert deep["layer4.2.conv3.weight"].shape == (2048, 512, 1, 1)
+    pattern = r"(conv1|bn1|layer[1-4]\.\d+\.(conv[123]|bn[123]|downsample\.[01]))\.\w+"
+    assert all(re.fullmatch(pattern, name) for name in deep)
+
+
+@pytest.mark.parametrize("name", sorted(STRIDE))
+def test_what_a_pixel_gets_does_not_depend_on_where_its_patch_begins(name: str) -> None:
+    """Far from the edges, patches that begin a stride apart agree; half a stride apart not."""
+    stride = STRIDE[name]
+    network = seeded({"name": name, **SMALL}, 2, 3)
+    # Looks several hundred pixels far along x; the narrow y is the same in every patch.
+    scene = torch.randn(1, 2, stride, 2048, generator=torch.Generator().manual_seed(1))
+
+    def middle(left: int) -> torch.Tensor:
+        with torch.inference_mode():
+            logits = network(scene[..., left : left + 1920])
+        return logits[..., 960 - left : 992 - left]
+
+    torch.testing.assert_close(middle(0), middle(stride), rtol=1e-4, atol=1e-5)
+    assert (middle(0) - middle(stride // 2)).abs().max() > 1e-3
+
+
+def test_image_pooling_reaches_across_the_whole_patch() -> None:
+    """With it, a pixel at one end changes all others; without it, not the far ones."""
+    for pooling in (True, False):
+        arch = {"name": "deeplabv3plus", "image_pooling": pooling, **SMALL}
+        network = seeded(arch, 1, 3)
+        one = torch.zeros(1, 1, 16, 2048)
+        other = one.clone()
+        other[..., :16] = 50
+        with torch.inference_mode():
+            change = (network(one) - network(other))[..., -16:].abs().max()
+        assert (change > 1e-4) == pooling
+
+
+@settings(max_examples=5)
+@given(st.integers(0, 2**31))
+def test_seeded_networks_repeat(seed: int) -> None:
+    """The same seed gives the same tensors, another seed others."""
+    arch = {"name": "unet", **SMALL}
+    one, two, other = (seeded(arch, 3, 4, s).state_dict() for s in (seed, seed, seed + 1))
+    assert all(torch.equal(one[key], two[key]) for key in one)
+    assert not torch.equal(one["encoder.conv1.weight"], other["encoder.conv1.weight"])
+
+
+@pytest.mark.parametrize(
+    ("architecture", "message"),
+    [
+        ({}, "architecture name must be one of unet, deeplabv3plus, got None"),
+        ({"name": "vit"}, "got 'vit'"),
+        ({"name": "unet", "encoder": "resnet19"}, "encoder must be one of resnet18, resnet34"),
+        ({"name": "unet", "depth": 4}, "unet has the options encoder, width, got 'depth'"),
+        ({"name": "unet", "image_pooling": True}, "got 'image_pooling'"),
+        ({"name": "unet", "width": "64"}, "width must be a int, got '64'"),
+        ({"name": "unet", "width": True}, "width must be a int, got True"),
+        ({"name": "unet", "width": 0}, "width must lie between 4 and 1024, got 0"),
+    ],
+)
+def test_unknown_architectures_are_refused(architecture: dict[str, object], message: str) -> None:
+    """In one line that says what must hold and what came."""
+    with pytest.raises(ModelError) as caught:
+        build(architecture, 3, 2)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("bands", "classes"), [(0, 2), (3, 0)])
+def test_no_planes_are_refused(bands: int, classes: int) -> None:
+    """A network takes and gives at least one plane."""
+    with pytest.raises(ModelError, match="must be 1 or more"):
+        build({"name": "unet"}, bands, classes)
