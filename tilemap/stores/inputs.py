@@ -45,14 +45,14 @@ def find_inputs(request: SceneRequest) -> Inputs:
     Raises:
         SceneError: if one of them cannot be read, or names do not fit.
     """
-    rasters: list[Raster] = []
+    found: list[tuple[Raster, Sequence[StacBand]]] = []
     dates: list[datetime | None] = []
     elsewhere: list[str] = []
     wanted = None if request.bands is None else {canonical(name) for name in request.bands}
     for source in request.sources:
         path = plain_path(source)
         if path.is_dir():
-            rasters += [_named(describe(file), ()) for file in _rasters_in(path)]
+            found += [(describe(file), ()) for file in _rasters_in(path)]
         elif path.suffix.lower() in (".json", ".geojson"):
             item = read_item(str(path))
             dates.append(item.date)
@@ -60,15 +60,16 @@ def find_inputs(request: SceneRequest) -> Inputs:
             for asset in item.assets:
                 names = {band.name for band in asset.bands}
                 if wanted is None or None in names or not names or names & wanted:
-                    rasters.append(_named(describe(str(plain_path(asset.path))), asset.bands))
+                    found.append((describe(str(plain_path(asset.path))), asset.bands))
         else:
-            rasters.append(_named(describe(str(path)), ()))
-    if not rasters:
+            found.append((describe(str(path)), ()))
+    if not found:
         raise SceneError("no asset of the STAC item has a wanted band: " + ", ".join(wanted or ()))
-    once: dict[str, Raster] = {}
-    for raster in rasters:
-        once.setdefault(raster.path, raster)
-    rasters = list(once.values())
+    once: dict[str, tuple[Raster, Sequence[StacBand]]] = {}
+    for raster, bands in found:
+        once.setdefault(raster.path, (raster, bands))
+    sensor = _only_sensor([raster for raster, _ in once.values()])
+    rasters = [_named(raster, bands, sensor) for raster, bands in once.values()]
     dates += [date_of_file(raster.path) for raster in rasters]
     if request.band_names is not None:
         rasters = _renamed(rasters, request.band_names)
@@ -84,21 +85,33 @@ def _rasters_in(folder: Path) -> list[str]:
     return files
 
 
-def _named(raster: Raster, stac: Sequence[StacBand]) -> Raster:
-    """Names by the STAC item, else descriptions, colours, or the file's own name."""
+def _only_sensor(rasters: Sequence[Raster]) -> str | None:
+    """The sensor that some file tells, if no other file tells another: it holds for all."""
+    told = {sensor_of(r.path, [band.description for band in r.bands]) for r in rasters} - {None}
+    return told.pop() if len(told) == 1 else None
+
+
+def _named(raster: Raster, stac: Sequence[StacBand], sensor: str | None) -> Raster:
+    """Names by the STAC item, else descriptions, colours, or the file's own name.
+
+    Args:
+        raster: as described.
+        stac: what an item says about its bands, if it does.
+        sensor: what the other files say it is, where this one does not.
+    """
     bands = raster.bands
     if len(stac) == len(bands):
         bands = tuple(_described(band, said) for band, said in zip(bands, stac, strict=True))
     if all(band.name is None for band in bands):
         descriptions = [band.description for band in bands]
-        sensor = sensor_of(raster.path, descriptions)
+        sensor = sensor_of(raster.path, descriptions) or sensor
         names = [name_of_description(text, sensor) for text in descriptions]
         if not any(names):
             colors = [band.color for band in bands]
             if {"red", "green", "blue"} <= set(colors):
                 names = [c if c in ("red", "green", "blue") else None for c in colors]
             elif len(bands) == 1:
-                names = [name_of_file(raster.path)]
+                names = [name_of_file(raster.path, sensor)]
         bands = tuple(replace(b, name=n) for b, n in zip(bands, names, strict=True))
     often = Counter(band.name for band in bands)
     bands = tuple(replace(b, name=b.name if often[b.name] == 1 else None) for b in bands)

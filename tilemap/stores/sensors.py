@@ -174,8 +174,12 @@ def name_of_description(description: str | None, sensor: str | None) -> str | No
     return plain
 
 
-def name_of_file(path: str) -> str | None:
+def name_of_file(path: str, sensor: str | None = None) -> str | None:
     """The band a single-band file holds, by its name.
+
+    Args:
+        path: the file.
+        sensor: a key of ``SENSORS`` that holds where the name does not tell.
 
     >>> name_of_file("T18SVG_20230601T155829_B8A.jp2")
     'nir08'
@@ -190,7 +194,7 @@ def name_of_file(path: str) -> str | None:
     if match := _BAND_IN_NAME.search(stem):
         code = "B" + match[1][1:].upper().lstrip("0")
         padded = re.fullmatch(r"b(0[1-9]|8a)", match[1], re.IGNORECASE)
-        sensor = sensor_of(path) or ("sentinel2" if padded else None)
+        sensor = sensor_of(path) or ("sentinel2" if padded else sensor)
         return (SENSORS[sensor] if sensor else _EITHER).get(code)
     if match := _WORD_IN_NAME.search(stem):
         word = canonical(match[1])

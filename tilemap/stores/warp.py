@@ -2,8 +2,8 @@
 
 Where the axes of both grids run alike (same CRS, or none) each pixel is computed from its own row
 and column alone. Else GDAL's warper does it, which rounds differently for differently cut
-requests: there the target is cut once and for all into blocks that begin on multiples of
-``BLOCK``. Either way the numbers do not depend on how windows are cut.
+requests: there the target is cut once and for all into blocks. Either way the numbers do not
+depend on how windows are cut.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from tilemap.errors import SceneMismatchError, StoreError
 from tilemap.geometry import Window
 from tilemap.stores.grids import (
     bounded,
+    footprint,
     gdal_crs,
     lattice,
     moved,
@@ -36,6 +37,8 @@ from tilemap.stores.rasters import AnyArray, BoolArray
 from tilemap.stores.resample import average_taps, bilinear_taps, resample
 
 BLOCK = 256
+_SMALLEST_BLOCK = 64
+_BENT = 0.01  # pixels of the source by which a row of a block may differ from a straight line
 AVERAGE_FROM = 1.2  # pixels of the source per pixel of the target, along one axis
 OBSERVED = 0.5  # share of an averaged pixel that must be observed
 _LARGEST_SOURCE = 2**22  # pixels the warper reads at once; what needs more is quartered
@@ -55,11 +58,14 @@ class Warp:
         source: the pixels.
         target: the grid they are brought to.
         ratio: pixels of the source per pixel of the target, along one axis.
+        block: side of the blocks; GDAL takes a row for straight as long as it is so to an eighth
+            of a pixel, so where rows bend blocks are smaller.
     """
 
     source: Mosaic
     target: GeoBox
     ratio: float
+    block: int = BLOCK
 
     @property
     def average(self) -> bool:
@@ -91,7 +97,7 @@ class Warp:
         if affine is not None and _alike(affine, self.target):
             yield from self._separable(handles, window, affine)
             return
-        for block in blocks(window, whole(self.target).shape):
+        for block in blocks(window, whole(self.target).shape, self.block):
             yield from self._block(handles, block)
 
     def _separable(self, handles: Handles, window: Window, affine: Affine) -> Iterator[_Part]:
@@ -167,7 +173,11 @@ class Warp:
             "src_transform": moved(from_source, source.top, source.left),
             "dst_transform": moved(from_target, block.top, block.left),
         }
-        return {"tolerance": 0, **crs, **placed}  # 0: no approximation between points
+        # GDAL guesses the scale anew for each block, and widens its kernel by it
+        scale = {"XSCALE": str(1 / self.ratio), "YSCALE": str(1 / self.ratio)}
+        if not self.average:
+            scale = {"XSCALE": "1", "YSCALE": "1"}
+        return {**scale, **crs, **placed}
 
     def _source_window(self, block: Window) -> Window | None:
         """All that a block may touch in the source, overhanging it; None if it maps nowhere."""
@@ -212,14 +222,29 @@ def make_warp(source: Mosaic, target: GeoBox, name: str) -> Warp:
     area = abs((col[1] - col[0]) * (row[2] - row[0]) - (col[2] - col[0]) * (row[1] - row[0]))
     if not area > 0:
         raise SceneMismatchError(f"{name} has no area in the CRS of the grid, {there.crs}")
-    return Warp(source, target, float(1 / np.sqrt(area)))
+    return Warp(source, target, float(1 / np.sqrt(area)), _straight_block(source, target))
 
 
-def blocks(window: Window, scene: tuple[int, int]) -> Iterator[Window]:
+def _straight_block(source: Mosaic, target: GeoBox) -> int:
+    """The largest block whose rows are straight in the source, or the smallest there is."""
+    x, y = lattice(footprint(source.geobox, target))
+    start, middle, end = (
+        np.stack(pixel_map(target, source.geobox, x + step, y)) for step in (0, BLOCK / 2, BLOCK)
+    )
+    with np.errstate(invalid="ignore"):
+        away = np.abs(start - 2 * middle + end) / 2
+    bend = float(away[np.isfinite(away)].max(initial=0))
+    block = BLOCK
+    while bend > _BENT and block > _SMALLEST_BLOCK:
+        block, bend = block // 2, bend / 4
+    return block
+
+
+def blocks(window: Window, scene: tuple[int, int], side: int = BLOCK) -> Iterator[Window]:
     """The fixed blocks that a window touches, clipped by the scene, row by row."""
-    for top in range(window.top // BLOCK * BLOCK, window.bottom, BLOCK):
-        for left in range(window.left // BLOCK * BLOCK, window.right, BLOCK):
-            yield Window(top, left, min(top + BLOCK, scene[0]), min(left + BLOCK, scene[1]))
+    for top in range(window.top // side * side, window.bottom, side):
+        for left in range(window.left // side * side, window.right, side):
+            yield Window(top, left, min(top + side, scene[0]), min(left + side, scene[1]))
 
 
 def quarters(block: Window) -> Iterator[Window]:

@@ -1,0 +1,406 @@
+"""Scenes from one file: pixels, validity, names and refusals, with rasterio as the oracle."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import warnings
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tilemap.errors import SceneError, StoreError
+from tilemap.geometry import Window
+from tilemap.stores.geotiff import SceneRequest, SceneSource, open_scene
+from tilemap.testing import random_scene, write_geotiff
+
+NORTH_UP = Affine(10, 0, 400_000, 0, -10, 4_100_000)
+ROTATED = Affine(8.66, 5, 400_000, 5, -8.66, 4_100_000)
+SOUTH_UP = Affine(10, 0, 400_000, 0, 10, 4_000_000)
+
+
+def read_all(source: SceneSource) -> tuple[np.ndarray, np.ndarray]:
+    """The whole scene."""
+    with source.open() as reader:
+        return reader.read(Window(0, 0, *source.scene.shape))
+
+
+def opened(*files: str | os.PathLike[str], **asked: object) -> SceneSource:
+    """A scene of some files."""
+    return open_scene(SceneRequest(tuple(map(str, files)), **asked))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16", "uint32", "float32"])
+@pytest.mark.parametrize("transform", [NORTH_UP, ROTATED, SOUTH_UP], ids=["north", "turn", "south"])
+def test_pixels_and_grid_are_the_files(tmp_path: Path, dtype: str, transform: Affine):
+    """Every number, the exact geotransform and the CRS, whichever way the grid runs."""
+    image = random_scene(dtype=dtype if dtype != "int8" else np.uint8)
+    image = (image // 2).astype(dtype) if dtype == "int8" else image
+    file = write_geotiff(tmp_path / "a.tif", image, transform=transform)
+    source = opened(file)
+    got, valid = read_all(source)
+    np.testing.assert_array_equal(got, image)
+    assert got.dtype == image.dtype == source.scene.dtype
+    assert valid.all()
+    assert source.scene.geobox.affine == transform
+    assert source.scene.geobox.crs.epsg == 32618
+    colors = ("red", "green", "blue")  # what GDAL calls three bands of bytes
+    unknown = ("band_1", "band_2", "band_3")
+    assert source.scene.band_names == (colors if dtype == "uint8" else unknown)
+    assert source.warnings == ()
+    assert source.files == (str(file),)
+
+
+def test_no_crs_is_one_warning(tmp_path: Path):
+    """A plain image keeps its pixels; the user is told once, and rasterio says nothing."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        file = write_geotiff(
+            tmp_path / "a.tif", random_scene(), crs=None, transform=Affine.identity()
+        )
+    source = opened(file)
+    got, valid = read_all(source)
+    np.testing.assert_array_equal(got, random_scene())
+    assert source.scene.geobox.crs is None
+    assert source.warnings == ("no CRS: pixels are kept as they are, the output has none",)
+    assert valid.all()
+
+
+def test_custom_crs_is_kept(tmp_path: Path):
+    """A CRS without a code stays what it is."""
+    text = "+proj=sinu +R=6371007.181 +units=m +no_defs"
+    source = opened(write_geotiff(tmp_path / "a.tif", random_scene(), crs=text))
+    wanted = rasterio.crs.CRS.from_string(text)
+    assert rasterio.crs.CRS.from_wkt(source.scene.geobox.crs.to_wkt()) == wanted
+
+
+@given(corner=st.tuples(st.integers(0, 75), st.integers(0, 110)), size=st.integers(0, 60))
+def test_windows_are_parts(
+    tmp_path_factory: pytest.TempPathFactory, corner: tuple[int, int], size: int
+):
+    """Any window is the part of the whole, in the order of the bands asked for."""
+    path = tmp_path_factory.getbasetemp() / "parts.tif"
+    image = random_scene()
+    if not path.exists():
+        names = ("blue", "green", "red")
+        write_geotiff(path, image, names=names, tiled=True, blockxsize=32, blockysize=16)
+    source = opened(path, bands=("red", "blue"))
+    window = Window(*corner, min(corner[0] + size, 75), min(corner[1] + size, 110))
+    with source.open() as reader:
+        got, valid = reader.read(window)
+    np.testing.assert_array_equal(got, image[[2, 0], *window.slices()])
+    assert valid.shape == window.shape
+    assert valid.all()
+
+
+def test_window_must_lie_inside(tmp_path: Path):
+    """The reader does not invent what lies beyond the scene."""
+    source = opened(write_geotiff(tmp_path / "a.tif", random_scene()))
+    with source.open() as reader, pytest.raises(SceneError, match=r"\(75, 110\).*top=-1"):
+        reader.read(Window(-1, 0, 5, 5))
+
+
+# --- validity ----------------------------------------------------------------------------------
+
+
+def test_declared_nodata(tmp_path: Path):
+    """A pixel is valid only if it was observed in every band; what is not is 0."""
+    image = random_scene(dtype=np.int16)
+    image[0, 3, 4] = image[2, 5, 6] = -9999
+    source = opened(write_geotiff(tmp_path / "a.tif", image, nodata=-9999))
+    got, valid = read_all(source)
+    assert (~valid).nonzero()[0].tolist() == [3, 5]
+    assert (~valid).nonzero()[1].tolist() == [4, 6]
+    np.testing.assert_array_equal(got, np.where(valid, image, 0))
+    assert source.scene.bands[0].nodata == -9999
+
+
+def test_undeclared_nodata(tmp_path: Path):
+    """``nodata`` of the request counts where the file declares none, and only there."""
+    image = random_scene()
+    image[1, 3, 4] = 0
+    plain = write_geotiff(tmp_path / "a.tif", image)
+    assert read_all(opened(plain))[1].all()
+    assert (~read_all(opened(plain, nodata=0))[1]).sum() == 1
+    own = write_geotiff(tmp_path / "b.tif", image, nodata=7)
+    assert read_all(opened(own, nodata=0))[1].all()
+
+
+@pytest.mark.parametrize("nodata", [-9999, 0.5, 70000])
+def test_nodata_a_type_cannot_hold(tmp_path: Path, nodata: float):
+    """Such a number marks nothing, and is no error."""
+    source = opened(write_geotiff(tmp_path / "a.tif", random_scene()), nodata=nodata)
+    assert read_all(source)[1].all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("nodata", [None, np.nan, -3.4028234663852886e38, -9999.1])
+def test_not_finite_is_never_valid(tmp_path: Path, dtype: str, nodata: float | None):
+    """NaN and infinity are not observed, nodata is compared as the file stores it."""
+    image = random_scene(dtype=dtype)
+    image[0, 3, 4], image[1, 5, 6] = np.nan, np.inf
+    if nodata is not None:
+        image[2, 7, 8] = nodata
+    got, valid = read_all(opened(write_geotiff(tmp_path / "a.tif", image, nodata=nodata)))
+    assert (~valid).sum() == (2 if nodata is None else 3)
+    assert np.isfinite(got).all()
+    np.testing.assert_array_equal(got[:, valid], image[:, valid])
+
+
+def test_alpha_is_validity_not_data(tmp_path: Path):
+    """RGB and alpha are three bands by the names of their colours."""
+    image = random_scene(bands=4, dtype=np.uint8)
+    image[3] = 255
+    image[3, 10:20, 30:] = 0
+    file = write_geotiff(tmp_path / "a.tif", image, photometric="RGB", alpha="YES")
+    source = opened(file)
+    got, valid = read_all(source)
+    assert source.scene.band_names == ("red", "green", "blue")
+    np.testing.assert_array_equal(valid, image[3] > 0)
+    np.testing.assert_array_equal(got, np.where(valid, image[:3], 0))
+
+
+@pytest.mark.parametrize("internal", [True, False])
+def test_mask_inside_and_beside_the_file(tmp_path: Path, internal: bool):
+    """A mask counts, in the file or in the .msk beside it, which is then one of the files."""
+    image = random_scene()
+    mask = np.random.default_rng(1).random((75, 110)) > 0.3
+    file = write_geotiff(tmp_path / "a.tif", image)
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=internal), rasterio.open(file, "r+") as dataset:
+        dataset.write_mask(mask)
+    source = opened(file)
+    np.testing.assert_array_equal(read_all(source)[1], mask)
+    assert source.files == ((str(file),) if internal else (str(file), f"{file}.msk"))
+
+
+def test_sidecar_declares_nodata(tmp_path: Path):
+    """What .aux.xml says counts, though folders are not listed."""
+    image = random_scene()
+    image[0, 1, 2] = 0
+    file = write_geotiff(tmp_path / "a.tif", image)
+    (tmp_path / "a.tif.aux.xml").write_text(
+        '<PAMDataset><PAMRasterBand band="1"><NoDataValue>0</NoDataValue>'
+        "<Description>nir</Description></PAMRasterBand></PAMDataset>"
+    )
+    source = opened(file)
+    assert (~read_all(source)[1]).sum() == 1
+    assert source.scene.band_names[0] == "nir"
+    assert source.files == (str(file), f"{file}.aux.xml")
+
+
+# --- names, scaling, date ----------------------------------------------------------------------
+
+
+def test_missing_band_names_both_lists(tmp_path: Path):
+    """What is wanted, what there is, and how to say what is what."""
+    file = write_geotiff(tmp_path / "a.tif", random_scene(), names=("B02", "B03", "B04"))
+    with pytest.raises(
+        SceneError, match=r"lacks swir16: wanted red, swir16, found blue, green, red; .*--bands"
+    ):
+        opened(file, bands=("red", "swir16"))
+
+
+def test_band_names_of_the_user(tmp_path: Path):
+    """They replace what the file says, are counted, and may be in any habit of naming."""
+    image = random_scene()
+    file = write_geotiff(tmp_path / "a.tif", image, names=("B02", "B03", "B04"))
+    source = opened(file, band_names=("NIR", "swir1", "vv"), bands=("swir16", "nir"))
+    np.testing.assert_array_equal(read_all(source)[0], image[[1, 0]])
+    with pytest.raises(SceneError, match=r"all 3 bands .* got 2: a, b"):
+        opened(file, band_names=("a", "b"))
+
+
+def test_near_infrared_stands_in(tmp_path: Path):
+    """Where only the narrow one is there, it is taken, and the user is told."""
+    file = write_geotiff(tmp_path / "a.tif", random_scene(), names=("B04", "B8A", "B11"))
+    source = opened(file, bands=("red", "nir"))
+    assert source.scene.band_names == ("red", "nir")
+    assert source.warnings == ("no band nir: nir08 stands in for it",)
+    with pytest.raises(SceneError, match="lacks nir"):
+        opened(file, bands=("nir", "nir08"))
+
+
+def test_names_that_repeat_are_unknown(tmp_path: Path):
+    """Two bands of one name cannot be told apart, so neither has it."""
+    file = write_geotiff(tmp_path / "a.tif", random_scene(), names=("red", "red", "nir"))
+    assert opened(file).scene.band_names == ("band_1", "band_2", "nir")
+
+
+def test_scaling_declared_and_given(tmp_path: Path):
+    """The user's scale wins over the file's; pixels stay stored numbers."""
+    image = random_scene()
+    file = write_geotiff(tmp_path / "a.tif", image, scale=1e-4)
+    band = opened(file).scene.bands[1]
+    assert (band.scale, band.offset, band.scaled) == (1e-4, 0.0, True)
+    source = opened(file, scale=2e-4, offset=-0.1)
+    band = source.scene.bands[1]
+    assert (band.scale, band.offset, band.scaled) == (2e-4, -0.1, True)
+    np.testing.assert_array_equal(read_all(source)[0], image)
+    plain = write_geotiff(tmp_path / "b.tif", image)
+    assert not opened(plain).scene.bands[0].scaled
+    assert opened(plain, offset=-0.1).scene.bands[0].scale == 1.0
+
+
+def test_date_and_name_come_from_the_file(tmp_path: Path):
+    """The first file's stem names the scene."""
+    scene = opened(write_geotiff(tmp_path / "s2_20230601_x.tif", random_scene())).scene
+    assert scene.name == "s2_20230601_x"
+    assert scene.date == datetime(2023, 6, 1, tzinfo=UTC)
+
+
+# --- travelling, changing ----------------------------------------------------------------------
+
+
+def test_source_travels(tmp_path: Path):
+    """A source is small and reads the same after a journey."""
+    source = opened(write_geotiff(tmp_path / "a.tif", random_scene()))
+    packed = pickle.dumps(source)
+    assert len(packed) < 2000
+    again = pickle.loads(packed)
+    assert again == source
+    np.testing.assert_array_equal(read_all(again)[0], read_all(source)[0])
+
+
+def test_fingerprint_sees_a_change(tmp_path: Path):
+    """Equal for equal files; another one for other bytes at either end, or another time."""
+    file = write_geotiff(tmp_path / "a.tif", random_scene((300, 400)))
+    source = opened(file)
+    first = source.fingerprint()
+    assert first == source.fingerprint()
+    assert first[0]["name"] == "a.tif"
+    assert first[0]["size"] == file.stat().st_size > 2 * 65536
+    times = file.stat().st_atime_ns, file.stat().st_mtime_ns
+    with file.open("r+b") as raw:
+        raw.seek(-1, os.SEEK_END)
+        raw.write(b"\x07")
+    os.utime(file, ns=times)
+    assert source.fingerprint()[0]["sha256"] != first[0]["sha256"]
+    file.unlink()
+    with pytest.raises(SceneError, match="no such file"):
+        source.fingerprint()
+
+
+def test_file_replaced_since(tmp_path: Path):
+    """Another shape than planned is an error when read, not other pixels."""
+    source = opened(write_geotiff(tmp_path / "a.tif", random_scene()))
+    write_geotiff(tmp_path / "a.tif", random_scene((80, 120)))
+    with pytest.raises(StoreError, match=r"a\.tif has changed since"):
+        read_all(source)
+
+
+# --- refusals ----------------------------------------------------------------------------------
+
+
+def test_missing_file(tmp_path: Path):
+    """The path is named."""
+    with pytest.raises(SceneError, match=r"no such file: .*nowhere\.tif"):
+        opened(tmp_path / "nowhere.tif")
+
+
+@pytest.mark.parametrize(
+    "path", ["/vsicurl/http://x/a.tif", "http://x/a.tif", "s3://x/a.tif", "/vsizip/a.zip/a.tif"]
+)
+def test_nothing_but_local_files(path: str):
+    """Nothing of a scene leads onto the network or into archives."""
+    with pytest.raises(SceneError, match="must be a local file"):
+        opened(path)
+
+
+def test_not_a_raster(tmp_path: Path):
+    """Text, emptiness, and a picture of another format are no rasters, whatever their suffix."""
+    for number, content in enumerate((b"", b"hello", b"\x89PNG\r\n\x1a\n" + b"\0" * 90)):
+        file = tmp_path / f"{number}.tif"
+        file.write_bytes(content)
+        with pytest.raises(SceneError, match=r"not a raster of an allowed format.*\.tif"):
+            opened(file)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(SceneError, match=r"a folder must hold .*folder has none"):
+        opened(tmp_path / "folder")
+
+
+@pytest.mark.parametrize("dtype", ["complex64", "int64", "uint64"])
+def test_numbers_that_cannot_be_mapped(tmp_path: Path, dtype: str):
+    """Complex and 64-bit numbers are refused by name."""
+    image = np.ones((1, 8, 9), dtype)
+    with pytest.raises(SceneError, match=f"band 1 of .*a.tif has {dtype}"):
+        opened(write_geotiff(tmp_path / "a.tif", image))
+
+
+def test_truncated_file_is_found_at_once(tmp_path: Path):
+    """Headers are whole, pixels are not: that shows before anything is computed."""
+    file = write_geotiff(tmp_path / "a.tif", random_scene((300, 400)), tiled=True)
+    with file.open("r+b") as raw:
+        raw.truncate(file.stat().st_size * 2 // 3)
+    with pytest.raises(SceneError, match=r"a\.tif is truncated: it has \d+ bytes"):
+        opened(file)
+
+
+def test_damaged_pixels_are_an_error(tmp_path: Path):
+    """A block that cannot be decoded is no zeros."""
+    image = random_scene((256, 256))
+    file = write_geotiff(tmp_path / "a.tif", image, compress="deflate", tiled=True)
+    content = bytearray(file.read_bytes())
+    content[408:1408] = b"\xff" * 1000  # where its only block begins
+    file.write_bytes(content)
+    source = opened(file)
+    with pytest.raises(StoreError, match=r"cannot read .*a\.tif.*truncated or damaged"):
+        read_all(source)
+
+
+def test_geotransform_without_area(tmp_path: Path):
+    """A grid whose pixels have no area cannot be placed."""
+    file = write_geotiff(tmp_path / "a.tif", random_scene())
+    (tmp_path / "a.tif.aux.xml").write_text(
+        "<PAMDataset><GeoTransform>4e5, 0, 0, 4e6, 0, -10</GeoTransform></PAMDataset>"
+    )
+    with rasterio.Env(), rasterio.open(file) as dataset:
+        if dataset.transform.determinant != 0:
+            pytest.skip("this GDAL prefers the geotransform of the file")
+    with pytest.raises(SceneError, match="cannot be inverted"):
+        opened(file)
+
+
+# --- real files --------------------------------------------------------------------------------
+
+
+def test_real_jpeg2000(data: Path):
+    """A JPEG 2000 in a sinusoidal CRS without a code reads as rasterio reads it."""
+    file = data / "change/sinop_modis_ndvi/TERRA_MODIS_012010_NDVI_2013-09-14.jp2"
+    source = opened(file)
+    got, valid = read_all(source)
+    with rasterio.open(file) as dataset:
+        np.testing.assert_array_equal(got, dataset.read())
+        assert source.scene.geobox.affine == dataset.transform
+        assert rasterio.crs.CRS.from_wkt(source.scene.geobox.crs.to_wkt()) == dataset.crs
+    assert valid.all()
+    assert source.scene.date == datetime(2013, 9, 14, tzinfo=UTC)
+    assert source.scene.dtype == np.int16
+
+
+@pytest.mark.parametrize(
+    ("name", "bands"),
+    [
+        ("s2_l1c_va_eastern_shore_10m", ("blue", "green", "red", "nir")),
+        ("s2_l1c_va_eastern_shore_20m", ("nir08", "swir16", "swir22")),
+        ("s2_l1c_va_eastern_shore_60m", ("coastal", "nir09", "cirrus")),
+        ("l8_l1tp_224078_20200518_b234", ("blue", "green", "red")),
+        ("s2_flanders_2023_b08b04b03_u8", ("nir", "red", "green")),
+        ("aerial_kampala_z21_1238448_1046528_rgb", ("red", "green", "blue")),
+    ],
+)
+def test_real_names_and_pixels(data: Path, name: str, bands: tuple[str, ...]):
+    """The bands of real files are known, and a window is what rasterio reads."""
+    file = data / "scenes" / f"{name}.tif"
+    source = opened(file)
+    assert source.scene.band_names == bands
+    window = Window(100, 60, 300, 310)
+    with source.open() as reader, rasterio.open(file) as dataset:
+        got, _ = reader.read(window)
+        want = dataset.read(window=((100, 300), (60, 310)))
+    np.testing.assert_array_equal(got, want)

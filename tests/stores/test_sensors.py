@@ -1,0 +1,105 @@
+"""Names of bands, from descriptions and from file names."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from tilemap.stores.sensors import (
+    canonical,
+    date_of_file,
+    name_of_description,
+    name_of_file,
+    sensor_of,
+)
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("T18SVG_20230601T155829_B02_10m.jp2", "blue"),
+        ("T18SVG_20230601T155829_B08_10m.jp2", "nir"),
+        ("T18SVG_20230601T155829_B8A_20m.jp2", "nir08"),
+        ("T18SVG_20230601T155829_B8A.jp2", "nir08"),
+        ("T18SVG_20230601T155829_B11_20m.jp2", "swir16"),
+        ("T18SVG_20230601T155829_B12_20m.jp2", "swir22"),
+        ("T18SVG_20230601T155829_B10.jp2", "cirrus"),
+        ("T18SVG_20230601T155829_B05_20m.jp2", "rededge1"),
+        ("T18SVG_20230601T155829_TCI_10m.jp2", None),
+        ("S2A_MSIL1C_20200101_B11.tif", "swir16"),
+        ("LC08_L1TP_224078_20200518_20200820_02_T1_B2.TIF", "blue"),
+        ("LC08_L1TP_224078_20200518_20200820_02_T1_B5.TIF", "nir"),
+        ("LC09_L2SP_224078_20220518_20220820_02_T1_SR_B6.TIF", "swir16"),
+        ("LC08_L2SP_224078_20200518_20200820_02_T1_ST_B10.TIF", "lwir11"),
+        ("LC80010022013001LGN00_B4.TIF", "red"),
+        ("LE07_L1TP_224078_20000518_20170213_01_T1_B4.TIF", "nir"),
+        ("LT05_L1TP_224078_19900518_20170213_01_T1_B7.TIF", "swir22"),
+        ("field_red.tif", "red"),
+        ("nir.tif", "nir"),
+        ("somewhere_B4.tif", "red"),
+        ("somewhere_B5.tif", None),
+        ("covered.tif", None),
+        ("TERRA_MODIS_012010_NDVI_2013-09-14.jp2", None),
+    ],
+)
+def test_name_of_file(file: str, name: str | None):
+    """The sensor decides what a number means; nothing is guessed where it is unknown."""
+    assert name_of_file(file) == name
+    assert name_of_file(f"/B11/LC08/{file}") == name
+
+
+@pytest.mark.parametrize(
+    ("text", "sensor", "name"),
+    [
+        ("B02", None, "blue"),
+        ("B8A", "sentinel2", "nir08"),
+        ("B05", "sentinel2", "rededge1"),
+        ("B5", "landsat_oli", "nir"),
+        ("SR_B5", "landsat_oli", "nir"),
+        ("B5", "landsat_tm", "swir16"),
+        ("B5", None, None),
+        ("B3", None, "green"),
+        ("Red", None, "red"),
+        ("SWIR 1", None, "swir16"),
+        ("NDVI", None, "ndvi"),
+        ("Band 4", None, None),
+        ("band_4", None, None),
+        ("4", "sentinel2", None),
+        ("", None, None),
+        (None, "sentinel2", None),
+        ("Reflectance of the second kind (%)", None, None),
+    ],
+)
+def test_name_of_description(text: str | None, sensor: str | None, name: str | None):
+    """Codes need their sensor, words do not, and generic ones say nothing."""
+    assert name_of_description(text, sensor) == name
+
+
+def test_sensor_by_codes_only_it_has():
+    """Zero-padded codes, B8A and B12 are Sentinel-2's."""
+    assert sensor_of("scene.tif", ["B02", "B11"]) == "sentinel2"
+    assert sensor_of("scene.tif", ["B8A"]) == "sentinel2"
+    assert sensor_of("scene.tif", ["B2", "B3", None]) is None
+    assert sensor_of("l8_l1tp_224078_20200518_b234.tif") == "landsat_oli"
+    assert sensor_of("sentinel-2b") == "sentinel2"
+
+
+def test_canonical():
+    """Other habits of naming lead to the same name."""
+    assert [canonical(n) for n in (" NIR ", "swir2", "rededge075", "vh")] == [
+        "nir",
+        "swir22",
+        "rededge2",
+        "vh",
+    ]
+
+
+def test_date_of_file():
+    """Dates in names are found, numbers that are none are not."""
+    day = datetime(2020, 5, 18, tzinfo=UTC)
+    assert date_of_file("LC08_L1TP_224078_20200518_b234.tif") == day
+    assert date_of_file("NDVI_2020-05-18.jp2") == day
+    assert date_of_file("x_20201318.tif") is None
+    assert date_of_file("x_20200230.tif") is None
+    assert date_of_file("x_1202005180.tif") is None

@@ -1,0 +1,188 @@
+"""STAC items of both dialects as scenes."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from affine import Affine
+
+from tilemap.errors import SceneError
+from tilemap.geometry import Window
+from tilemap.stores.geotiff import SceneRequest, SceneSource, open_scene
+from tilemap.stores.stac import StacBand, read_item
+from tilemap.testing import random_scene, write_geotiff
+
+
+def item(assets: dict[str, Any], **properties: Any) -> dict[str, Any]:
+    """A minimal item."""
+    return {
+        "type": "Feature",
+        "stac_version": "1.0.0",
+        "id": "toy",
+        "geometry": None,
+        "properties": {"datetime": "2023-06-01T15:58:29Z", **properties},
+        "links": [{"rel": "root", "href": "https://nowhere.invalid/catalog.json"}],
+        "assets": assets,
+    }
+
+
+def write_item(path: Path, content: Any) -> Path:
+    """As a file."""
+    path.write_text(json.dumps(content))
+    return path
+
+
+def opened(path: Path, **asked: object) -> SceneSource:
+    """A scene of one item."""
+    return open_scene(SceneRequest((str(path),), **asked))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two bands at 10 m in one file, one at 20 m in another, a picture of them."""
+    (tmp_path / "img").mkdir()
+    write_geotiff(tmp_path / "img/fine.tif", random_scene((60, 80), 2))
+    write_geotiff(
+        tmp_path / "img/coarse.tif",
+        random_scene((30, 40), 1, 3),
+        transform=Affine(20, 0, 400_000, 0, -20, 4_100_000),
+    )
+    write_geotiff(tmp_path / "img/tci.tif", random_scene((60, 80), 3, dtype=np.uint8))
+    return tmp_path
+
+
+OLD = {
+    "fine": {
+        "href": "./img/fine.tif",
+        "roles": ["data"],
+        "eo:bands": [
+            {"name": "B04", "common_name": "red"},
+            {"name": "B05", "common_name": "rededge"},
+        ],
+        "raster:bands": [{"scale": 0.0001, "offset": -0.1, "nodata": 0}, {"scale": 0.0001}],
+    },
+    "coarse": {
+        "href": "img/coarse.tif",
+        "eo:bands": [{"name": "B12", "common_name": "swir22"}],
+    },
+    "visual": {
+        "href": "img/tci.tif",
+        "roles": ["visual"],
+        "eo:bands": [{"common_name": n} for n in ("red", "green", "blue")],
+    },
+    "metadata": {"href": "img/x.xml", "roles": ["metadata"]},
+}
+NEW = {
+    "fine": {
+        "href": "./img/fine.tif",
+        "raster:scale": 0.0001,
+        "bands": [
+            {"name": "B04", "eo:common_name": "red", "raster:offset": -0.1, "nodata": 0},
+            {"name": "B05", "eo:common_name": "rededge071"},
+        ],
+    },
+    "swir22": {"href": "img/coarse.tif"},
+}
+
+
+def test_item_of_version_1_0(folder: Path):
+    """Names, scaling, nodata and date come from the item; the picture is no data."""
+    source = opened(write_item(folder / "item.json", item(OLD, platform="Sentinel-2A")))
+    scene = source.scene
+    assert scene.band_names == ("red", "rededge1", "swir22")
+    assert scene.date == datetime(2023, 6, 1, 15, 58, 29, tzinfo=UTC)
+    red, edge, swir = scene.bands
+    assert (red.scale, red.offset, red.nodata, red.scaled) == (1e-4, -0.1, 0, True)
+    assert (edge.scale, edge.offset, edge.nodata, edge.scaled) == (1e-4, 0, None, True)
+    assert not swir.scaled
+    assert [Path(f).name for f in source.files] == ["fine.tif", "coarse.tif"]
+    with source.open() as reader:
+        got, valid = reader.read(Window(0, 0, 60, 80))
+    np.testing.assert_array_equal(got[:2], random_scene((60, 80), 2))
+    assert valid.all()
+
+
+def test_item_of_version_1_1(folder: Path):
+    """The same in the newer dialect: ``bands`` with prefixed fields, asset-wide scale."""
+    path = write_item(folder / "item.geojson", item(NEW) | {"stac_version": "1.1.0"})
+    scene = opened(path, bands=("swir22", "red", "rededge1")).scene
+    swir, red, edge = scene.bands
+    assert (red.scale, red.offset, red.nodata) == (1e-4, -0.1, 0)
+    assert (edge.scale, edge.offset) == (1e-4, 0)
+    assert swir.name == "swir22"
+
+
+def test_only_wanted_assets_are_opened(folder: Path):
+    """An asset of other bands may be missing; a wanted one may not."""
+    (folder / "img/coarse.tif").unlink()
+    path = write_item(folder / "item.json", item(OLD))
+    assert opened(path, bands=("red",)).scene.band_names == ("red",)
+    with pytest.raises(SceneError, match=r"no such file: .*img/coarse\.tif"):
+        opened(path, bands=("red", "swir22"))
+
+
+def test_assets_elsewhere_are_named(folder: Path):
+    """Nothing is fetched; what is not here is said where a band is missing."""
+    assets = OLD | {"coarse": OLD["coarse"] | {"href": "https://nowhere.invalid/coarse.tif"}}
+    path = write_item(folder / "item.json", item(assets))
+    assert opened(path).scene.band_names == ("red", "rededge")
+    with pytest.raises(SceneError, match=r"lacks swir22.*\(not on this disk: coarse\)"):
+        opened(path, bands=("red", "swir22"))
+    del assets["fine"]
+    path = write_item(folder / "other.json", item({k: assets[k] for k in ("coarse",)}))
+    with pytest.raises(SceneError, match=r"no asset .* is a local raster; coarse are not on"):
+        opened(path)
+
+
+def test_pictures_are_data_where_there_is_nothing_else(folder: Path):
+    """An item of one picture is that picture; file addresses are local files."""
+    href = (folder / "img/tci.tif").as_uri()
+    path = write_item(folder / "item.json", item({"visual": {"href": href, "roles": ["visual"]}}))
+    assert opened(path).scene.band_names == ("red", "green", "blue")
+
+
+def test_interval_instead_of_a_date(folder: Path):
+    """An item over an interval has the date it begins."""
+    times = {"start_datetime": "2023-05-01T00:00:00Z", "end_datetime": "2023-07-31T00:00:00Z"}
+    path = write_item(folder / "item.json", item(NEW, datetime=None, **times))
+    assert opened(path).scene.date == datetime(2023, 5, 1, tzinfo=UTC)
+
+
+def test_read_item_by_itself(folder: Path):
+    """Paths are absolute, bands merged from both lists."""
+    read = read_item(str(write_item(folder / "item.json", item(OLD))))
+    assert [a.path for a in read.assets] == [
+        str(folder / "img/fine.tif"),
+        str(folder / "img/coarse.tif"),
+    ]
+    assert read.assets[0].bands[0] == StacBand("red", 0, 1e-4, -0.1)
+    assert read.assets[1].bands == (StacBand("swir22"),)
+    assert read.elsewhere == ()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{",
+        "[]",
+        '{"type": "FeatureCollection"}',
+        '{"type": "Feature"}',
+        json.dumps(item({})),
+        json.dumps(item({"a": {"href": "x.txt"}})),
+        json.dumps(item(NEW) | {"properties": {"datetime": "yesterday"}}),
+        json.dumps(item({"a": {"href": "a.tif", "bands": [{"nodata": "no"}]}})),
+        json.dumps(item({"a": {"href": 7}})),
+        json.dumps(item({"a": None})),
+    ],
+)
+def test_not_an_item(tmp_path: Path, content: str):
+    """Anything else is an error in words."""
+    path = tmp_path / "item.json"
+    path.write_text(content)
+    with pytest.raises(SceneError, match="STAC item"):
+        opened(path)
