@@ -57,6 +57,8 @@ def choose_grid(
     if halo is None:
         wanted = DEFAULT_BLEND if settings.blend is None else settings.blend
         halo = round_up(margin + wanted, stride)
+        if card.patch is not None:  # half of each side at least is core, whatever would be better
+            halo = min(halo, card.patch // 4 // stride * stride)
     blend = settings.blend
     if blend is None:
         blend = min(LARGEST_BLEND, halo - margin if halo > margin else DEFAULT_BLEND, halo)
@@ -76,6 +78,7 @@ def choose_grid(
         core = fixed
     elif core is None:
         core = fit_core(scene, max(largest_patch, stride + 2 * halo), halo, stride)
+        core = max(core, round_up(2 * (settings.blend or 0), stride))
     if settings.blend is None:
         blend = min(blend, core // 2)
     return TileGrid(scene, core, halo, blend, stride, fixed=card.patch is not None)
@@ -212,8 +215,8 @@ def parse_bytes(text: str | int) -> int:
     import dask.utils
 
     try:
-        size = int(dask.utils.parse_bytes(text))
-    except ValueError as error:
+        size = int(dask.utils.parse_bytes(text)) if text != "" else 0
+    except (ValueError, OverflowError) as error:
         raise UsageError(f"a memory limit must look like 2GiB or 800MB, got {text!r}") from error
     if size <= 0:
         raise UsageError(f"a memory limit must be above 0, got {text!r}")
