@@ -1,0 +1,291 @@
+"""What a run will do and cost: laws of the chosen grid, the memory limit, words of sizes."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+import numpy as np
+import pytest
+from affine import Affine
+from hypothesis import given
+from hypothesis import strategies as st
+from odc.geo.geobox import GeoBox
+
+from tilemap.errors import ConfigError, GridError, SceneError, UsageError
+from tilemap.geometry import TileGrid, round_up
+from tilemap.measure import MB, Cost
+from tilemap.models.card import ModelCard
+from tilemap.plan import (
+    DEFAULT_PATCH,
+    LARGEST_BLEND,
+    UNKNOWN_MARGIN,
+    GridSettings,
+    check_memory,
+    check_units,
+    choose_grid,
+    make_plan,
+    margin_of,
+    parse_bytes,
+    quicker_grid,
+)
+from tilemap.scene import Band, Scene
+from tilemap.testing import toy_card
+
+SHAPES = st.tuples(st.integers(1, 5000), st.integers(1, 5000))
+COST = Cost("cpu", 300 * MB, 500.0, 1e-6, 1e-6)
+
+
+@st.composite
+def cards(draw: st.DrawFn, fixed: bool | None = None) -> ModelCard:
+    """Models of any stride whose reach is known, measured or unknown; some of one size only."""
+    stride = draw(st.sampled_from([1, 4, 8, 32]))
+    context, halo = (draw(st.none() | st.integers(0, 100)) for _ in range(2))
+    patch = None
+    if fixed or (fixed is None and draw(st.booleans())):
+        patch = draw(st.integers(1, 512 // stride)) * stride
+    card = toy_card(stride=stride, patch=patch)
+    return card.model_copy(update={"context": context, "halo": halo})
+
+
+COSTS = st.builds(
+    Cost,
+    device=st.just("cpu"),
+    base_bytes=st.integers(100 * MB, 900 * MB),
+    bytes_per_pixel=st.floats(20, 2000),
+    seconds_per_pixel=st.floats(1e-8, 1e-5),
+    half_seconds_per_pixel=st.floats(1e-8, 1e-5),
+)
+
+
+def _side(grid: TileGrid) -> int:
+    """Longest side of any patch the model gets."""
+    return max(max(grid.patch_window(tile).shape) for tile in list(grid.tiles())[:1])
+
+
+# --- the grid ----------------------------------------------------------------------------------
+
+
+@given(SHAPES, cards(fixed=False))
+def test_by_default_the_halo_hides_what_the_model_cannot_see(
+    scene: tuple[int, int], card: ModelCard
+) -> None:
+    """Even the outermost pixel that has weight is seen with all around it that matters."""
+    grid = choose_grid(scene, card, GridSettings())
+    assert grid.scene == scene
+    assert grid.stride == card.stride
+    assert not grid.fixed
+    assert grid.halo >= margin_of(card) + grid.blend
+    assert grid.halo < margin_of(card) + LARGEST_BLEND + card.stride
+    assert 0 <= grid.blend <= LARGEST_BLEND
+    assert grid.blend > 0 or grid.core < 2
+    assert grid.patch <= max(DEFAULT_PATCH, card.stride + 2 * grid.halo)
+
+
+@given(SHAPES, cards(fixed=True))
+def test_a_model_of_one_size_gets_only_that_size(scene: tuple[int, int], card: ModelCard) -> None:
+    """Whatever the scene and the reach: a grid comes out, and every patch has that size."""
+    grid = choose_grid(scene, card, GridSettings())
+    assert grid.patch == card.patch
+    for tile in (next(grid.tiles()), list(grid.tiles())[-1]):
+        assert grid.patch_window(tile).shape == (card.patch, card.patch)
+    assert grid.halo <= round_up(margin_of(card) + 8, card.stride)
+    assert 2 * grid.core >= card.patch
+
+
+@given(SHAPES, cards(fixed=False), st.data())
+def test_what_the_user_sets_is_kept(
+    scene: tuple[int, int], card: ModelCard, data: st.DataObject
+) -> None:
+    """Core, halo and blend, alone or together, stand in the grid as they were given."""
+    stride = card.stride
+    core = data.draw(st.none() | st.integers(1, 512 // stride).map(lambda n: n * stride))
+    halo = data.draw(st.none() | st.integers(0, 128 // stride).map(lambda n: n * stride))
+    blend = data.draw(st.none() | st.integers(0, min(halo or 0, (core or 0) // 2)))
+    grid = choose_grid(scene, card, GridSettings(core, halo, blend))
+    for name, value in (("core", core), ("halo", halo), ("blend", blend)):
+        assert value is None or getattr(grid, name) == value
+
+
+def test_unknown_reach_gets_a_margin_and_the_probe_overrules_it() -> None:
+    """Context before measured halo before 56 pixels."""
+    card = toy_card("pool", stride=8)
+    for context, halo, want in ((None, None, UNKNOWN_MARGIN), (None, 20, 20), (12, 20, 12)):
+        probed = card.model_copy(update={"context": context, "halo": halo})
+        assert margin_of(probed) == want
+        grid = choose_grid((900, 700), probed, GridSettings())
+        assert grid.halo == round_up(want + 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (GridSettings(core=48), "core must be a positive multiple of stride=32 pixels, got 48"),
+        (GridSettings(halo=40), "halo must be 0 or a multiple of stride=32 pixels, got 40"),
+        (GridSettings(halo=-32), "halo must be 0 or a multiple"),
+        (GridSettings(core=0), "core must be a positive multiple"),
+        (GridSettings(halo=32, blend=33), "blend must lie between 0 and halo=32 pixels, got 33"),
+        (GridSettings(core=32, halo=32, blend=20), "blend must be at most half of core=32"),
+        (GridSettings(blend=-1), "blend must lie between 0"),
+    ],
+)
+def test_what_cannot_hold_is_said(settings: GridSettings, says: str) -> None:
+    """With the law, what came, and the exit code of wrong usage."""
+    with pytest.raises(GridError, match=says) as caught:
+        choose_grid((900, 700), toy_card(stride=32), settings)
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (GridSettings(core=200), r"core must be 256 - 2 \* halo = 224, got 200"),
+        (GridSettings(halo=128), "halo must be below 128, got 128"),
+    ],
+)
+def test_a_model_of_one_size_says_what_it_takes(settings: GridSettings, says: str) -> None:
+    """Core follows from patch and halo."""
+    card = toy_card(stride=8, patch=256, context=3)
+    with pytest.raises(GridError, match=says):
+        choose_grid((900, 700), card, settings)
+
+
+@given(SHAPES, cards(), COSTS)
+def test_a_quicker_grid_is_quicker_and_as_good(
+    scene: tuple[int, int], card: ModelCard, cost: Cost
+) -> None:
+    """Half the patch only if the figures say so; halo and exactness stay."""
+    grid = choose_grid(scene, card, GridSettings())
+    other = quicker_grid(grid, card, GridSettings(), cost)
+    assert other.halo == grid.halo
+    assert other.halo >= margin_of(card) + other.blend or card.patch
+    before = cost.seconds_per_pixel * grid.patch_pixels()
+    if other != grid:
+        assert other.patch <= grid.patch // 2
+        assert cost.half_seconds_per_pixel * other.patch_pixels() < before
+
+
+def test_what_the_user_set_is_not_made_quicker() -> None:
+    """A core that was asked for stays; without one the patch is halved."""
+    card, cost = toy_card(stride=8), dataclasses.replace(COST, half_seconds_per_pixel=1e-7)
+    for core in (960, None):
+        settings = GridSettings(core=core)
+        grid = choose_grid((4000, 3000), card, settings)
+        assert (quicker_grid(grid, card, settings, cost) == grid) is (core is not None)
+
+
+# --- the memory limit --------------------------------------------------------------------------
+
+
+def _smallest_told(
+    grid: TileGrid, card: ModelCard, cost: Cost, limit: int, settings: GridSettings
+) -> int | None:
+    """The limit that the error asks for; None if there is no error."""
+    try:
+        check_memory(grid, card, cost, limit, settings)
+    except ConfigError as error:
+        (text,) = re.findall(r"--memory-limit (\w+)$", str(error))
+        return parse_bytes(text)
+    return None
+
+
+@given(SHAPES, cards(), COSTS, st.integers(200 * MB, 4096 * MB), st.data())
+def test_a_grid_fits_into_the_limit_or_the_smallest_limit_is_told(
+    scene: tuple[int, int], card: ModelCard, cost: Cost, limit: int, data: st.DataObject
+) -> None:
+    """The limit that is told works, and 1 MiB less does not."""
+    settings = GridSettings()
+    if card.patch is None:
+        core = data.draw(st.none() | st.just(card.stride * (512 // card.stride)))
+        blend = data.draw(st.none() | st.integers(0, 16))
+        settings = GridSettings(core=core, blend=blend)
+    grid = choose_grid(scene, card, settings)
+    told = _smallest_told(grid, card, cost, limit, settings)
+    if told is not None:
+        assert told > limit
+        limit = told
+        assert _smallest_told(grid, card, cost, told - MB, settings) == told
+    fitted = check_memory(grid, card, cost, limit, settings)
+    assert cost.worker_bytes(_side(fitted)) <= limit
+    assert fitted.halo == grid.halo
+    assert settings.core in (None, fitted.core)
+    assert settings.blend in (None, fitted.blend)
+    if cost.worker_bytes(_side(grid)) <= limit:
+        assert fitted == grid
+
+
+@given(COSTS, st.integers(0, 1 << 33))
+def test_the_largest_patch_is_the_largest(cost: Cost, limit: int) -> None:
+    """It fits; 2 pixels more do not (1 for the rounding of a square root)."""
+    patch = cost.largest_patch(limit)
+    if patch == 0:
+        assert cost.worker_bytes(1) > limit
+        return
+    assert cost.worker_bytes(patch) <= limit
+    assert cost.worker_bytes(patch + 2) > limit
+
+
+# --- the plan ----------------------------------------------------------------------------------
+
+
+@given(SHAPES, cards(), st.integers(1, 16))
+def test_a_plan_adds_up(scene: tuple[int, int], card: ModelCard, workers: int) -> None:
+    """Tasks are two for each tile and two products; keeping patches takes more room."""
+    grid = choose_grid(scene, card, GridSettings())
+    kept, left = (
+        make_plan(grid, _scene(scene, len(card.bands)), card, COST, workers, keep)
+        for keep in (True, False)
+    )
+    assert kept.tasks == 2 * grid.size + 2
+    patches = grid.patch_pixels() * (2 * len(card.bands) + 1)
+    assert kept.store_bytes - left.store_bytes == patches
+    assert left.store_bytes >= 4 * scene[0] * scene[1]
+    assert kept.disk_bytes == kept.store_bytes + kept.product_bytes
+    assert kept.worker_bytes == COST.worker_bytes(_side(grid))
+
+
+def _scene(shape: tuple[int, int], bands: int = 3, dtype: str = "uint16", **band: object) -> Scene:
+    geobox = GeoBox(shape, Affine(10, 0, 0, 0, -10, 0), "EPSG:32618")
+    return Scene(geobox, (Band("red", dtype, **band),) * bands, "memory")  # type: ignore[arg-type]
+
+
+# --- units and sizes ---------------------------------------------------------------------------
+
+
+def test_integers_without_a_scale_are_refused() -> None:
+    """Unless floats, declared, or the model takes stored numbers."""
+    card = toy_card()
+    with pytest.raises(SceneError, match=r"--scale 0\.0001") as caught:
+        check_units(_scene((9, 9)), card)
+    assert caught.value.exit_code == 65
+    check_units(_scene((9, 9), dtype="float32"), card)
+    check_units(_scene((9, 9), scale=1e-4, scaled=True), card)
+    check_units(_scene((9, 9)), card.model_copy(update={"units": "stored"}))
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("2GiB", 2 << 30), ("800 MB", 800_000_000), ("1.5e9", 1_500_000_000),
+        ("512MiB", 512 << 20), (123_456_789, 123_456_789), ("2g", 2_000_000_000),
+    ],
+)  # fmt: skip
+def test_sizes_are_understood(text: str | int, size: int) -> None:
+    """As people write them."""
+    assert parse_bytes(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "much", "2 parsecs", "-1GiB", "0", 0, "nan", "inf", "1e400"])
+def test_what_is_no_size_is_a_usage_error(text: str | int) -> None:
+    """Exit code 2, with an example."""
+    with pytest.raises(UsageError, match="a memory limit must"):
+        parse_bytes(text)
+
+
+def test_a_scene_of_one_pixel_has_a_plan() -> None:
+    """The smallest there is."""
+    card = toy_card(stride=32)
+    grid = choose_grid((1, 1), card, GridSettings())
+    plan = make_plan(grid, _scene((1, 1)), card, COST, 2, True)
+    assert grid.size == 1
+    assert np.isfinite(plan.seconds)
