@@ -291,3 +291,52 @@ def test_grids_on_each_other():
     flipped = GeoBox((30, 41), Affine(10, 0, 400_000, 0, 10, 4_000_000), "EPSG:32618")
     assert tuple(at_resolution(flipped, 20).shape) == (15, 21)
     assert at_resolution(flipped, 20).affine == Affine(20, 0, 400_000, 0, 20, 4_000_000)
+
+
+def test_grid_that_reaches_beyond_the_globe(tmp_path: Path):
+    """Pixels that have no place on Earth are not valid, those beside them are."""
+    at = Affine(20_000, 0, 0, 0, -20_000, 9_900_000)
+    file = write_geotiff(
+        tmp_path / "a.tif", np.full((1, 990, 50), 9, np.uint8), crs="EPSG:32618", transform=at
+    )
+    globe = "+proj=ortho +lat_0=40 +lon_0=-75 +R=6371000 +units=m +no_defs"
+    place = Affine(40_000, 0, -8_000_000, 0, -40_000, 8_000_000)
+    like = blank(tmp_path / "like.tif", (400, 400), place, globe)
+    source = opened(file, like=str(like))
+    got, valid = read(source)
+    assert not valid[:20].any()  # space
+    assert valid[150:250, 205].all()  # the meridian of the zone, around 40 degrees north
+    np.testing.assert_array_equal(got[0], np.where(valid, 9, 0))
+    part, seen = read(source, Window(150, 190, 260, 210))
+    np.testing.assert_array_equal(seen, valid[150:260, 190:210])
+    np.testing.assert_array_equal(part, got[:, 150:260, 190:210])
+
+
+def test_coarse_blocks_are_quartered(tmp_path: Path):
+    """A block that takes millions of pixels is computed in parts, and none is lost."""
+    image = np.random.default_rng(1).integers(1, 200, (1, 3000, 3000), dtype=np.uint8)
+    file = write_geotiff(tmp_path / "a.tif", image, tiled=True)
+    like = blank(
+        tmp_path / "like.tif", (40, 40), Affine(900, 0, 932_000, 0, -900, 4_112_000), OTHER_ZONE
+    )
+    got, valid = read(opened(file, like=str(like)))
+    assert abs(valid.sum() * 900 * 900 / (30_000 * 30_000) - 1) < 0.02
+    assert abs(got[0][valid].mean() - image.mean()) < 1
+    assert got[0][valid].std() < 2
+
+
+def test_part_of_the_whole_world(tmp_path: Path):
+    """A grid may be a speck of its source, far from where the source's middle makes sense."""
+    image = random_scene((1800, 3600), 1, dtype=np.float32)
+    world = Affine(0.1, 0, -180, 0, -0.1, 90)
+    file = write_geotiff(tmp_path / "a.tif", image, crs="EPSG:4326", transform=world)
+    place = Affine(4000, 0, 300_000, 0, -4000, 4_500_000)
+    like = blank(tmp_path / "like.tif", (60, 70), place, "EPSG:32618")
+    got, valid = read(opened(file, like=str(like)))
+    assert valid.all()
+    lon, lat = Transformer.from_crs(32618, 4326, always_xy=True).transform(402_000, 4_398_000)
+    col, row = (lon + 180) / 0.1 - 0.5, (90 - lat) / 0.1 - 0.5
+    x, y = int(col), int(row)
+    square, fx, fy = image[0, y : y + 2, x : x + 2].astype(float), col - x, row - y
+    want = (1 - fy) * (square[0] @ [1 - fx, fx]) + fy * (square[1] @ [1 - fx, fx])
+    assert abs(got[0, 25, 25] - want) < 5e-3  # it changes by 0.1 from pixel to pixel

@@ -140,16 +140,25 @@ def pixel_map(here: GeoBox, there: GeoBox, x: _Floats, y: _Floats) -> tuple[_Flo
     affine = pixel_affine(here, there)
     if affine is not None:
         return apply(affine, x, y)
-    east, north = apply(here.affine, x, y)
-    try:
-        points = rasterio.warp.transform(
-            gdal_crs(here.crs), gdal_crs(there.crs), east.tolist(), north.tolist()
-        )
-    except Exception:  # GDAL raises its own kinds where no point has a place
-        nowhere = np.full(np.shape(x), np.inf)
-        return nowhere, nowhere
+    east, north = _transform(here.crs, there.crs, *apply(here.affine, x, y))
     with np.errstate(invalid="ignore"):
-        return apply(~there.affine, np.asarray(points[0]), np.asarray(points[1]))
+        return apply(~there.affine, east, north)
+
+
+def _transform(here: CRS | None, there: CRS | None, x: _Floats, y: _Floats) -> tuple[Any, Any]:
+    """World coordinates from one CRS to another, by GDAL as its warper does it."""
+    try:
+        moved_x, moved_y = rasterio.warp.transform(
+            gdal_crs(here), gdal_crs(there), x.tolist(), y.tolist()
+        )[:2]
+    except Exception:  # GDAL raises its own kinds where some point has no place
+        if x.size == 1:
+            return np.array([np.inf]), np.array([np.inf])
+        half = x.size // 2
+        parts = (_transform(here, there, x[s], y[s]) for s in (slice(half), slice(half, None)))
+        columns = tuple(zip(*parts, strict=True))
+        return np.concatenate(columns[0]), np.concatenate(columns[1])
+    return np.asarray(moved_x), np.asarray(moved_y)
 
 
 def lattice(window: Window) -> tuple[_Floats, _Floats]:
@@ -161,13 +170,32 @@ def lattice(window: Window) -> tuple[_Floats, _Floats]:
     return x.ravel(), y.ravel()
 
 
+def common_points(here: GeoBox, there: GeoBox) -> tuple[_Floats, _Floats]:
+    """Points of ``there`` that lie on ``here``, as far as some can be found: columns, rows (n,).
+
+    Looked for from both sides, since either grid may be a speck in the other one, and far
+    outside of a CRS's own area coordinates are often nonsense.
+    """
+    x, y = lattice(whole(there))
+    col, row = pixel_map(there, here, x, y)
+    rows, cols = here.shape
+    with np.errstate(invalid="ignore"):
+        inside = (col >= 0) & (col <= cols) & (row >= 0) & (row <= rows)
+    back_x, back_y = pixel_map(here, there, *lattice(whole(here)))
+    finite = np.isfinite(back_x) & np.isfinite(back_y)
+    return (
+        np.concatenate([x[inside], back_x[finite]]),
+        np.concatenate([y[inside], back_y[finite]]),
+    )
+
+
 def footprint(here: GeoBox, there: GeoBox) -> Window:
-    """The rectangle of one grid that another one may touch, clipped; may be empty."""
-    col, row = pixel_map(here, there, *lattice(whole(here)))
-    finite = np.isfinite(col) & np.isfinite(row)
-    if not finite.any():
-        return Window(0, 0, 0, 0)
-    return bounded(whole(there), col[finite], row[finite])
+    """The rectangle of one grid that another one may touch, clipped; may be empty.
+
+    Between two CRS an estimate: it may be too large, but is empty only if they do not meet.
+    """
+    col, row = common_points(here, there)
+    return bounded(whole(there), col, row) if col.size else Window(0, 0, 0, 0)
 
 
 def bounded(limits: Window, col: _Floats, row: _Floats) -> Window:

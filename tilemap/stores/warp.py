@@ -23,7 +23,7 @@ from tilemap.errors import SceneMismatchError, StoreError
 from tilemap.geometry import Window
 from tilemap.stores.grids import (
     bounded,
-    footprint,
+    common_points,
     gdal_crs,
     lattice,
     moved,
@@ -213,21 +213,22 @@ def make_warp(source: Mosaic, target: GeoBox, name: str) -> Warp:
             f"both grids must have a CRS or none, {lacking} has none; assign one first "
             "(gdal_edit.py -a_srs)"
         )
-    rows, cols = source.window.shape
-    x = np.array([cols / 2, cols / 2 + 1, cols / 2])
-    y = np.array([rows / 2, rows / 2, rows / 2 + 1])
-    col, row = pixel_map(here, there, x, y)
-    if not (np.isfinite(col).all() and np.isfinite(row).all()):
+    x, y = common_points(here, there)
+    start, right, below = (
+        np.stack(pixel_map(there, here, x + dx, y + dy)) for dx, dy in ((0, 0), (1, 0), (0, 1))
+    )
+    with np.errstate(invalid="ignore"):
+        (a, d), (b, e) = right - start, below - start
+        area = np.abs(a * e - b * d)
+    area = area[np.isfinite(area)]
+    if area.size == 0 or not np.median(area) > 0:
         raise SceneMismatchError(f"{name} has no place in the CRS of the grid, {there.crs}")
-    area = abs((col[1] - col[0]) * (row[2] - row[0]) - (col[2] - col[0]) * (row[1] - row[0]))
-    if not area > 0:
-        raise SceneMismatchError(f"{name} has no area in the CRS of the grid, {there.crs}")
-    return Warp(source, target, float(1 / np.sqrt(area)), _straight_block(source, target))
+    return Warp(source, target, float(np.sqrt(np.median(area))), _straight_block(source, target))
 
 
 def _straight_block(source: Mosaic, target: GeoBox) -> int:
     """The largest block whose rows are straight in the source, or the smallest there is."""
-    x, y = lattice(footprint(source.geobox, target))
+    x, y = common_points(source.geobox, target)
     start, middle, end = (
         np.stack(pixel_map(target, source.geobox, x + step, y)) for step in (0, BLOCK / 2, BLOCK)
     )
