@@ -190,7 +190,7 @@ def check_memory(
     smallest_side = side
     if settings.core is None and card.patch is None:
         smallest_core = max(card.stride, round_up(2 * grid.blend, card.stride))
-        smallest_side = smallest_core + 2 * grid.halo
+        smallest_side = min(side, smallest_core + 2 * grid.halo)
         patch = cost.largest_patch(limit_bytes)
         if patch >= smallest_side:
             return choose_grid(grid.scene, card, settings, patch)
