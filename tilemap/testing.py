@@ -11,13 +11,15 @@ import numpy.typing as npt
 from hypothesis import strategies as st
 
 from tilemap.errors import ModelError
-from tilemap.geometry import TileGrid, Window
+from tilemap.geometry import Tile, TileGrid, Window
 from tilemap.models.card import ClassInfo, ModelCard
 
 if TYPE_CHECKING:
     from affine import Affine
 
     from tilemap.models.protocol import Model
+    from tilemap.stages.tile import WindowReader
+    from tilemap.stores.predictions import HalfArray, Side
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -274,3 +276,52 @@ class PoolingModel(BoxModel):
     def _features(self, image: FloatArray) -> npt.NDArray[np.float64]:
         pooled = image.mean(axis=(1, 2), keepdims=True, dtype=np.float64)
         return np.asarray(super()._features(image) + 0.25 * (pooled - 0.4))
+
+
+# --- the pipeline without a cluster ------------------------------------------------------------
+
+
+def map_in_memory(
+    reader: WindowReader, model: Model, grid: TileGrid
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """Every tile through the kernels of the stages, in this process and without a store.
+
+    Returns:
+        Map value and confidence, uint8 (y, x) of the scene.
+    """
+    from tilemap.stages.segment import segment_patch, standardise
+    from tilemap.stages.stitch import needed_bands, stitch_core
+    from tilemap.stages.tile import read_patch
+
+    predictions = {}
+    for tile in grid.tiles():
+        image, valid = read_patch(reader, grid.patch_window(tile))
+        standard = standardise(image, valid, reader.scene, model.card)
+        predictions[tile] = segment_patch(grid, tile, standard, valid, model)
+    values = tuple(c.value for c in model.card.classes)
+    landcover = np.empty(grid.scene, dtype=np.uint8)
+    confidence = np.empty(grid.scene, dtype=np.uint8)
+    for tile in grid.tiles():
+        frames: dict[Tile, dict[Side, HalfArray]] = {}
+        for neighbour, side in needed_bands(grid, tile):
+            frames.setdefault(neighbour, {})[side] = predictions[neighbour].frame[side]
+        own = predictions[tile]
+        core = stitch_core(grid, tile, (own.label, own.confidence), frames, values)
+        place = grid.core_window(tile).slices()
+        landcover[place], confidence[place] = core.landcover, core.confidence
+    return landcover, confidence
+
+
+def tiled_probability(reader: WindowReader, model: Model, grid: TileGrid) -> FloatArray:
+    """Probabilities of every core as the model gives them, neither rounded nor blended."""
+    from tilemap.stages.segment import standardise
+    from tilemap.stages.tile import read_patch
+
+    out = np.empty((len(model.card.classes), *grid.scene), dtype=np.float32)
+    for tile in grid.tiles():
+        patch, core = grid.patch_window(tile), grid.core_window(tile)
+        standard = standardise(*read_patch(reader, patch), reader.scene, model.card)
+        rows, cols = core.within(patch)
+        crop = Window(rows.start, cols.start, rows.stop, cols.stop)
+        out[:, *core.slices()] = model.predict(standard, crop)
+    return out

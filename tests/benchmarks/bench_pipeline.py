@@ -159,12 +159,10 @@ def main() -> None:
     print(f"pipeline       {statistics.median(piped) / 1e6:8.3f} Mpx/s, products verified")
     print(f"whole command  {arguments.side**2 / statistics.median(walls) / 1e6:8.3f} Mpx/s")
     print(f"ratio          {statistics.median(ratios):8.3f}")
-    print(
-        f"seconds        {json.dumps({k: round(v, 2) for k, v in record['seconds']['by_step'].items()})}"
-    )
-    print(
-        f"               map {record['seconds']['map']:.2f}, export {record['seconds']['export']:.2f}"
-    )
+    seconds = record["seconds"]
+    steps = ", ".join(f"{name} {value:.2f}" for name, value in seconds["by_step"].items())
+    print(f"seconds        of workers: {steps}")
+    print(f"               of the clock: map {seconds['map']:.2f}, export {seconds['export']:.2f}")
     peak, planned = record["memory"]["peak_bytes"], record["memory"]["planned_bytes"]
     print(
         f"memory         {peak / 2**20:.0f} MiB at most in a worker, {planned / 2**20:.0f} planned"
