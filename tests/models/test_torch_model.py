@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from tilemap.errors import ModelError, UnavailableError, UsageError
 from tilemap.geometry import Window
 from tilemap.models.networks import STRIDE, seeded
+from tilemap.models.registry import load, resolve
 from tilemap.models.torch_model import TorchModel, fold_normalisation
 
 from .conftest import TorchFile
@@ -194,3 +195,21 @@ def test_gpu_agrees_with_cpu(torch_file: TorchFile, precision: str) -> None:
     one = TorchModel(card, path, precision=precision).predict(image, crop)
     two = TorchModel(card, path, device="cuda", precision=precision).predict(image, crop)
     assert np.abs(one - two).max() < (0.005 if precision == "float32" else 0.03)
+
+
+def test_demo_model_is_small() -> None:
+    """At most 4 MB, card and all, and it needs nothing but the package."""
+    ref = resolve("tilemap-demo-5class")
+    assert sum(file.stat().st_size for file in ref.path.parent.iterdir()) <= 4_000_000
+    assert load(ref).predict(patch(6, 64, 96)).shape == (5, 64, 96)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_demo_model_knows_the_hand_drawn_scene(data: Path, precision: str) -> None:
+    """Nearly as well as its teacher's 0.967; most of the scene is what it learnt from."""
+    model = load(resolve("tilemap-demo-5class"), precision=precision)
+    with np.load(data / "scenes" / "csmask_sentinel2_512_6b_5class.npz") as scene:
+        image, drawn = scene["img"].transpose(2, 0, 1), scene["msk"][..., 0]
+    mean, std = (np.array(v, np.float32)[:, None, None] for v in (model.card.mean, model.card.std))
+    label = model.predict((image - mean) / std).argmax(axis=0)
+    assert (label == drawn).mean() > 0.955
