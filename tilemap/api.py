@@ -10,7 +10,9 @@ from typing import TypedDict, Unpack
 from tilemap.cluster import ClusterSettings
 from tilemap.errors import UsageError
 from tilemap.plan import GridSettings, parse_bytes
-from tilemap.run import Prepared, Progress, RunResult, SegmentSettings, execute, prepare
+from tilemap.prepare import Prepared, SegmentSettings, prepare
+from tilemap.progress import Progress
+from tilemap.run import RunResult, execute
 from tilemap.stores.geotiff import SceneRequest
 from tilemap.worker import Backend
 

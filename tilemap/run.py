@@ -2,123 +2,34 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import platform
 import shutil
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from distributed import Client
 
-from tilemap.cluster import (
-    ClusterSettings,
-    connect,
-    memory_per_worker,
-    pins,
-    thread_count,
-    worker_count,
-)
-from tilemap.directory import Identity, RunDirectory, digest_of, read_json, write_json
+from tilemap.cluster import connect, pins, thread_count
+from tilemap.directory import RunDirectory, read_json, write_json
 from tilemap.errors import EXIT_OK, EXIT_PARTIAL, OutputError, StoreError
 from tilemap.geometry import Tile, TileGrid
-from tilemap.measure import Cost, Trial, measure
 from tilemap.models import registry
-from tilemap.models.card import ModelCard
-from tilemap.models.registry import ModelRef
-from tilemap.plan import (
-    GridSettings,
-    Plan,
-    check_memory,
-    check_units,
-    choose_grid,
-    make_plan,
-    quicker_grid,
-)
-from tilemap.products import Products, class_profile, confidence_profile, write_products
+from tilemap.plan import Plan
+from tilemap.prepare import Prepared
+from tilemap.products import class_profile, confidence_profile, write_products
+from tilemap.progress import Progress, Silent
+from tilemap.record import make_record
 from tilemap.report.run_report import report_run
 from tilemap.stages.stitch import nothing_observed
-from tilemap.stores.geotiff import SceneRequest, SceneSource, open_scene
 from tilemap.stores.maps import MapStore, Seam
 from tilemap.stores.marks import Mark
 from tilemap.stores.predictions import PredictionStore
 from tilemap.stores.tiles import TileStore
 from tilemap.tasks import Outcome, TaskWindow
-from tilemap.worker import Backend, Receipt, RunPlugin, RunSpec
-
-FORMAT = 1
-"""Of the stores; another one is another run."""
-
-
-@dataclass(frozen=True, slots=True)
-class SegmentSettings:
-    """How a scene is mapped.
-
-    Args:
-        grid: the cut; None in it lets model and scene decide.
-        backend: device and precision.
-        cluster: where the tasks run.
-        keep_stores: keep the stores, patches included, after a run that ended well.
-    """
-
-    grid: GridSettings = field(default_factory=GridSettings)
-    backend: Backend = field(default_factory=Backend)
-    cluster: ClusterSettings = field(default_factory=ClusterSettings)
-    keep_stores: bool = True
-
-
-class Progress(Protocol):
-    """Told what happens; see ``tilemap.cli.progress`` for one that prints."""
-
-    def note(self, text: str) -> None:
-        """A line for the person who waits."""
-
-    def begin(self, total: int, done: int, pixels: int) -> None:
-        """``total`` tasks stand, ``done`` of them from before; ``pixels`` of the scene."""
-
-    def advance(self, receipt: Receipt, pixels: int) -> None:
-        """A task ended; ``pixels`` of the scene are newly mapped."""
-
-    def end(self) -> None:
-        """All tasks ended."""
-
-
-class Silent:
-    """Progress that nobody sees."""
-
-    def note(self, text: str) -> None:
-        """Nothing."""
-
-    def begin(self, total: int, done: int, pixels: int) -> None:
-        """Nothing."""
-
-    def advance(self, receipt: Receipt, pixels: int) -> None:
-        """Nothing."""
-
-    def end(self) -> None:
-        """Nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A run that has passed every check and has touched nothing."""
-
-    source: SceneSource
-    model: ModelRef
-    settings: SegmentSettings
-    plan: Plan
-    cost: Cost
-    identity: Identity
-
-    @property
-    def digest(self) -> str:
-        """Name of the run."""
-        return digest_of(self.identity)
+from tilemap.worker import Receipt, RunPlugin, RunSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,73 +55,6 @@ class RunResult:
     def exit_code(self) -> int:
         """0 ok, 3 partial."""
         return EXIT_OK if self.status == "ok" else EXIT_PARTIAL
-
-
-def prepare(
-    request: SceneRequest, model: str | Path, settings: SegmentSettings, out: Path | None = None
-) -> Prepared:
-    """Check everything that can be known before the run, and plan it.
-
-    Args:
-        out: where the run will go. A run of this model that lies there already has chosen a core,
-            which is kept: what was measured to choose it may come out otherwise today.
-
-    Raises:
-        TilemapError: of the kind that fits; nothing has been touched.
-    """
-    ref = registry.resolve(model)
-    request = dataclasses.replace(request, bands=ref.card.bands)
-    source = open_scene(request)
-    check_units(source.scene, ref.card)
-    shape = source.scene.shape
-    chosen = _settled_grid(settings.grid, ref, shape, out)
-    grid = choose_grid(shape, ref.card, chosen)
-    backend = settings.backend
-    side = max(grid.patch_window(next(grid.tiles())).shape)
-    cost = measure(
-        Trial(ref, source.scene, side, backend.device, backend.precision, backend.threads)
-    )
-    grid = quicker_grid(grid, ref.card, chosen, cost)
-    if settings.cluster.scheduler is None or settings.cluster.memory_limit is not None:
-        limit = memory_per_worker(settings.cluster)
-        grid = check_memory(grid, ref.card, cost, limit, chosen)
-    workers = worker_count(settings.cluster)
-    plan = make_plan(grid, source.scene, ref.card, cost, workers, settings.keep_stores)
-    identity = _identity(source, ref, grid, dataclasses.replace(backend, device=cost.device))
-    return Prepared(source, ref, settings, plan, cost, identity)
-
-
-def _settled_grid(
-    wanted: GridSettings, ref: ModelRef, shape: tuple[int, int], out: Path | None
-) -> GridSettings:
-    before = None if out is None else RunDirectory(out).previous()
-    if before is None or wanted.core is not None or before["model"]["sha256"] != ref.digest:
-        return wanted
-    if list(shape) != before["grid"]["scene"]:
-        return wanted
-    return dataclasses.replace(wanted, core=before["grid"]["core"])
-
-
-def _identity(source: SceneSource, ref: ModelRef, grid: TileGrid, backend: Backend) -> Identity:
-    scene, card = source.scene, ref.card
-    return {
-        "format": FORMAT,
-        "inputs": source.fingerprint(),
-        "scene": {
-            "shape": list(scene.shape),
-            "geotransform": [float(v) for v in tuple(scene.geobox.affine)[:6]],
-            "crs": None if scene.geobox.crs is None else scene.geobox.crs.to_wkt(),
-            "bands": [dataclasses.asdict(band) for band in scene.bands],
-        },
-        "grid": {**dataclasses.asdict(grid), "scene": list(grid.scene)},
-        "model": {
-            "name": card.name,
-            "sha256": ref.digest,
-            "temperature": card.temperature,
-            "classes": [c.model_dump() for c in card.classes],
-        },
-        "backend": {"device": backend.device, "precision": backend.precision},
-    }
 
 
 def execute(
@@ -351,7 +195,7 @@ def _execute(
     products = write_products(client, prepared.digest, directory.path, profiles)
     total = time.perf_counter() - started
     client.unregister_worker_plugin(plugin.name)
-    record = _record(prepared, outcome, products, seam)
+    record = make_record(prepared, outcome, products, seam)
     record["tasks"] = {
         "total": 2 * grid.size,
         "done": outcome.receipts,
@@ -381,47 +225,8 @@ def _complete(stores: Path, grid: TileGrid, outcome: Outcome) -> Seam:
     return sum((maps.read_stats(tile).seam for tile in grid.tiles()), Seam())
 
 
-def _record(prepared: Prepared, outcome: Outcome, products: Products, seam: Seam) -> dict[str, Any]:
-    grid, scene = prepared.plan.grid, prepared.source.scene
-    return {
-        "status": "partial" if outcome.quarantined else "ok",
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": versions(),
-        "digest": prepared.digest,
-        "identity": prepared.identity,
-        "scene": {"name": scene.name, "date": scene.date.isoformat() if scene.date else None},
-        "warnings": list(prepared.source.warnings),
-        "tiles": {"count": grid.size, "shape": list(grid.shape), "overhead": grid.overhead},
-        "workers": prepared.plan.workers,
-        "quarantined": [
-            {"tile": list(q.tile), "stage": q.stage, "error": q.error} for q in outcome.quarantined
-        ],
-        "seam": {**dataclasses.asdict(seam), "share": seam.share},
-        "memory": {
-            "planned_bytes": prepared.plan.worker_bytes,
-            "peak_bytes": max(outcome.peak_bytes.values(), default=0),
-        },
-        **products.record(),
-    }
-
-
-def versions() -> dict[str, str]:
-    """Versions of what made the products."""
-    names = ("tilemap", "numpy", "zarr", "dask", "rasterio", "torch", "onnxruntime")
-    found = {}
-    for name in names:
-        with contextlib.suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return {"python": platform.python_version(), **found}
-
-
 def _result(directory: RunDirectory, record: dict[str, Any], resumed: int) -> RunResult:
     path = directory.path
     return RunResult(
         record["status"], path, path / "landcover.tif", path / "confidence.tif", record, resumed
     )
-
-
-def model_card(spec: str | Path) -> ModelCard:
-    """Card of a model by name, folder or file."""
-    return registry.resolve(spec).card

@@ -3,8 +3,8 @@
     python workflows/land_cover.py                     # the scene that ships with tilemap
     python workflows/land_cover.py /data/S2/*.jp2      # your own
 
-It leaves ``landcover.tif``, ``confidence.tif``, ``report.html`` and ``run.json`` in OUT. Run again after
-any interruption, it continues. Exit codes are those of ``tilemap segment``.
+It leaves ``landcover.tif``, ``confidence.tif``, ``report.html`` and ``run.json`` in OUT. Run again
+after any interruption, it continues. Exit codes are those of ``tilemap segment``.
 """
 
 from __future__ import annotations
@@ -48,4 +48,5 @@ if __name__ == "__main__":  # workers import this file again
     try:
         sys.exit(main())
     except TilemapError as error:
-        sys.exit(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -2,7 +2,7 @@
 
 Prints the bare forward of a model, the whole pipeline on a scene made by repeating a real one, the
 halo's share, and their ratio: unique pixels per second / (bare forward x scene pixels / patch
-pixels). The two are interleaved and medians are taken. Nothing is asserted: figures are for reading.
+pixels). The two are interleaved and medians are taken. Nothing is asserted: figures are to read.
 
     python tests/benchmarks/bench_pipeline.py --side 4096 --precision bfloat16
 """

