@@ -16,6 +16,7 @@ from tilemap.errors import ModelError, OutputError, UsageError
 from tilemap.models.mlm import card_to_item, read_card, write_json
 from tilemap.models.registry import (
     SHIPPED,
+    card_store,
     data_home,
     file_sha256,
     import_model,
@@ -213,7 +214,8 @@ def test_a_measured_halo_of_a_shipped_card_is_kept_beside_it(home: Path) -> None
     assert (card.halo, card.temperature) == (28, 1.5)
     assert next(e.card for e in list_models() if e.card.name == CLOUD) == card
     assert (SHIPPED / CLOUD / "model.json").read_bytes() == before
-    assert json.loads((home / "measured" / f"{card.sha256}.json").read_text())["halo"] == 28
+    assert card_store(ref) == home / "measured" / f"{card.sha256}.json"
+    assert json.loads(card_store(ref).read_text())["halo"] == 28
 
 
 def test_only_what_is_measured_can_be_updated(tmp_path: Path) -> None:

@@ -107,4 +107,4 @@ def probe(
     if found.halo is None:
         typer.echo("halo: none of these is enough; the card is unchanged")
         raise typer.Exit(3)
-    typer.echo(f"halo: {found.halo} pixels, now in {ref.card_path}")
+    typer.echo(f"halo: {found.halo} pixels, now in {registry.card_store(ref)}")

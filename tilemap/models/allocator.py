@@ -2,7 +2,7 @@
 
 A forward frees a hundred large arrays. glibc gives each back to the system at once, and the next
 forward pays for every page again: 18 % of the time of a U-Net in bfloat16, and a third where
-Dask's nanny has set ``MALLOC_TRIM_THRESHOLD_``. The peak of the memory is the same either way.
+Dask's nanny has set ``MALLOC_TRIM_THRESHOLD_``. The peak of the memory is the same within 5 %.
 """
 
 from __future__ import annotations

@@ -178,6 +178,11 @@ def _overlay_path(digest: str, home: Path | None) -> Path:
     return data_home(home) / "measured" / f"{digest}.json"
 
 
+def card_store(ref: ModelRef, home: Path | None = None) -> Path:
+    """The file that ``update_card`` writes to."""
+    return _overlay_path(ref.digest, home) if ref.shipped else ref.card_path
+
+
 def _overlaid(ref: ModelRef, home: Path | None) -> ModelRef:
     """With what was measured here, for a card that ships with the package."""
     overlay = _overlay_path(ref.digest, home)
@@ -350,7 +355,7 @@ def update_card(ref: ModelRef, home: Path | None = None, **changes: Any) -> Mode
     if not ref.shipped:
         save_card(card, ref.card_path.parent)
         return replace(ref, card=card)
-    overlay = _overlay_path(ref.digest, home)
+    overlay = card_store(ref, home)
     try:
         overlay.parent.mkdir(parents=True, exist_ok=True)
         before = read_json(overlay) if overlay.is_file() else {}
