@@ -30,8 +30,10 @@ if TYPE_CHECKING:
     from tilemap.scene import Scene
 
 MB = 1 << 20
-WORKER_SLACK_BYTES = 160 * MB
-"""GDAL's block cache (64 MiB), the codecs' buffers, and what a worker's connections take."""
+WORKER_SLACK_BYTES = 256 * MB
+"""GDAL's block cache (64 MiB), an export (64), the codecs' threads, a worker's connections."""
+FRAGMENTED = 1.25
+"""What the heap of a worker grows to over many tiles, against the first ones."""
 GRANULE = 64
 
 
@@ -196,7 +198,7 @@ def run_trial(trial: Trial) -> Cost:
     return Cost(
         device=trial.device,
         base_bytes=max(base, int(high - slope * large * large)),
-        bytes_per_pixel=slope * 1.1,
+        bytes_per_pixel=slope * FRAGMENTED,
         seconds_per_pixel=seconds / (large * large),
         half_seconds_per_pixel=half_seconds / (small * small),
     )

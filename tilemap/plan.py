@@ -11,7 +11,7 @@ from tilemap.models.card import ModelCard
 from tilemap.scene import Scene
 from tilemap.stores.predictions import frame_windows
 
-DEFAULT_PATCH = 1024
+DEFAULT_PATCH = 1152
 DEFAULT_BLEND = 8
 LARGEST_BLEND = 16
 UNKNOWN_MARGIN = 56

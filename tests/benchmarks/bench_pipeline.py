@@ -136,14 +136,15 @@ def main() -> None:
         }
         grid = api.plan(scene, model=folder / "model", **options).plan.grid
         runs = max(2, round(grid.size / workers / 2))
-        bare, piped, walls, record = [], [], [], {}
+        bare, piped, walls, driver, record = [], [], [], [], {}
         for index in range(arguments.repeats):
             bare.append(bare_forward(ref, arguments.precision, grid.patch, workers, runs))
-            began = time.perf_counter()
+            began, own = time.perf_counter(), os.times()
             result = api.segment(
                 scene, model=folder / "model", out=folder / f"run{index}", **options
             )
             walls.append(time.perf_counter() - began)
+            driver.append(sum(os.times()[:2]) - sum(own[:2]))
             record = result.record
             piped.append(record["mpx_per_s"] * 1e6)
             share = 1 / grid.overhead
@@ -163,6 +164,7 @@ def main() -> None:
     steps = ", ".join(f"{name} {value:.2f}" for name, value in seconds["by_step"].items())
     print(f"seconds        of workers: {steps}")
     print(f"               of the clock: map {seconds['map']:.2f}, export {seconds['export']:.2f}")
+    print(f"driver         {statistics.median(driver):.2f} s of processor time, scheduler included")
     peak, planned = record["memory"]["peak_bytes"], record["memory"]["planned_bytes"]
     print(
         f"memory         {peak / 2**20:.0f} MiB at most in a worker, {planned / 2**20:.0f} planned"
