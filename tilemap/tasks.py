@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
+from uuid import uuid4
 
 from distributed import Client, Future, as_completed
 from distributed.scheduler import KilledWorker
@@ -84,6 +85,8 @@ class TaskWindow:
         self._unstitched -= set(self._stitch)
         self._attempts: dict[tuple[Stage, Tile], int] = {}
         self._running: dict[Future[Any], tuple[Stage, Tile]] = {}
+        self._name = f"{digest[:12]}-{uuid4().hex[:8]}"
+        """Ends the keys: a scheduler may still know the tasks of an earlier try of this run."""
 
     def _ready(self, tile: Tile) -> bool:
         around = self._grid.neighbours(tile)
@@ -132,7 +135,7 @@ class TaskWindow:
                 stage,
                 tuple(tile),
                 tuple(tuple(t) for t in missing),
-                key=f"{stage}-{tile.row}-{tile.col}-{attempt}-{self._digest[:12]}",
+                key=f"{stage}-{tile.row}-{tile.col}-{attempt}-{self._name}",
                 priority=1 if stage == "stitch" else 0,
                 pure=False,
             )
