@@ -228,3 +228,47 @@ def test_teacher_finds_its_card_and_its_accuracy(data: Path) -> None:
             label = model.predict(part).argmax(axis=0)
             right += int((label == drawn[row : row + 256, col : col + 256]).sum())
     assert abs(right / drawn.size - 0.967) < 0.005
+
+
+def graph(path: Path, nodes: list[object], inputs: list[object], shape: list[object]) -> ModelCard:
+    """Any graph from ``x`` to ``y`` as a file, under a card of three bands and four classes."""
+    onnx = pytest.importorskip("onnx")
+    helper = onnx.helper
+    ends = [helper.make_tensor_value_info(name, kind, side) for name, kind, side in inputs]
+    last = [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, shape)]
+    made = helper.make_graph(nodes, "test", ends, last)
+    opset = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(made, opset_imports=opset, ir_version=8), path)
+    return make_card(path, 3, 3, stride=1)
+
+
+def test_graphs_that_are_no_map_of_one_patch_are_refused(tmp_path: Path) -> None:
+    """Two inputs, another number type, a fixed batch, a shrunk output, a failing operator."""
+    onnx = pytest.importorskip("onnx")
+    node, path = onnx.helper.make_node, tmp_path / "model.onnx"
+    number, whole, dynamic = onnx.TensorProto.FLOAT, onnx.TensorProto.INT64, ["n", 3, "h", "w"]
+    add = [node("Add", ["x", "z"], ["y"])]
+    card = graph(path, add, [("x", number, dynamic), ("z", number, dynamic)], dynamic)
+    with pytest.raises(ModelError, match=r"must have one input, got \['x', 'z'\]"):
+        OnnxModel(card, path)
+    card = graph(path, [node("Cast", ["x"], ["y"], to=number)], [("x", whole, dynamic)], dynamic)
+    with pytest.raises(ModelError, match=r"must be float32 with four axes: .*tensor\(int64\)"):
+        OnnxModel(card, path)
+    fixed = [2, 3, "h", "w"]
+    card = graph(path, [node("Relu", ["x"], ["y"])], [("x", number, fixed)], fixed)
+    with pytest.raises(ModelError, match="must take one patch at a time"):
+        OnnxModel(card, path)
+    half = [node("MaxPool", ["x"], ["y"], kernel_shape=[2, 2], strides=[2, 2])]
+    card = graph(path, half, [("x", number, dynamic)], ["n", 3, "h2", "w2"])
+    with pytest.raises(ModelError, match=r"as large as the input \(8, 10\), got \(4, 5\)"):
+        OnnxModel(card, path).predict(patch(3, 8, 10))
+    tall = [node("MaxPool", ["x"], ["y"], kernel_shape=[64, 1])]
+    card = graph(path, tall, [("x", number, dynamic)], ["n", 3, "h2", "w"])
+    with pytest.raises(ModelError) as caught:
+        OnnxModel(card, path).predict(patch(3, 8, 10))
+    assert "\n" not in str(caught.value)
+
+
+def test_backend_says_what_ran(onnx_file: OnnxFile) -> None:
+    """For the record of the run."""
+    assert OnnxModel(*onnx_file()).backend == "onnxruntime float32 cpu"

@@ -250,3 +250,9 @@ def test_registry_imports_no_runtime() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
+    """With what the system says."""
+    with pytest.raises(ModelError, match="cannot be read: Is a directory"):
+        file_sha256(tmp_path)

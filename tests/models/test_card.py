@@ -1,0 +1,51 @@
+"""The card refuses what cannot hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from tilemap.models.card import ClassInfo, ModelCard
+
+from .conftest import make_card
+
+
+def card(**fields: object) -> ModelCard:
+    """Three bands, two classes."""
+    good = make_card(Path(__file__), 3, 2, weights="model.onnx")
+    return ModelCard(**{**good.model_dump(), **fields})
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"std": (1.0, 0.0, 1.0)}, "std must be above 0 in every band"),
+        ({"mean": (1.0,)}, "mean must have one number per band (3), got 1"),
+        ({"patch": 100}, "patch=100 must be a multiple of stride=32"),
+        ({"weights": "../model.onnx"}, "weights must be a plain file name"),
+        ({"classes": (ClassInfo(value=1, name="a", color="#000000"),)}, "at least 2"),
+        ({"classes": (ClassInfo(value=1, name="a", color="#000000"),) * 2}, "must differ, got"),
+        ({"temperature": 0}, "greater than 0"),
+        ({"halo": "wide"}, "halo"),
+    ],
+)
+def test_what_cannot_hold_is_refused(fields: dict[str, object], message: str) -> None:
+    """Naming what must."""
+    with pytest.raises(ValidationError) as caught:
+        card(**fields)
+    assert message in str(caught.value)
+
+
+def test_default_halo_is_the_best_known_in_strides() -> None:
+    """Measured, else the context, else 64; rounded up."""
+    assert card().default_halo == 64
+    assert card(context=24).default_halo == 32
+    assert card(context=24, halo=0).default_halo == 0
+    assert card(context=300, halo=108, stride=16).default_halo == 112
+
+
+def test_colours_are_numbers_too() -> None:
+    """Red, green, blue."""
+    assert ClassInfo(value=0, name="a", color="#0a80ff").rgb == (10, 128, 255)
