@@ -83,8 +83,8 @@ def connect(settings: ClusterSettings) -> Iterator[Client]:
 
 def _embedded(settings: ClusterSettings) -> Iterator[Client]:
     configuration = {
-        # What a crashed worker was doing is blamed on the tile only after it crashed three.
-        "distributed.scheduler.allowed-failures": 3,
+        # All tasks of two workers that died are suspect; the driver then tries each alone.
+        "distributed.scheduler.allowed-failures": 1,
         # A tile's arrays are no results of tasks: there is nothing to spill, and no use in a pause
         # below the limit, which was checked before the run.
         "distributed.worker.memory.target": False,

@@ -16,7 +16,7 @@ from distributed import Client, Future, as_completed
 from distributed.scheduler import KilledWorker
 
 from tilemap.cluster import thread_count
-from tilemap.errors import StoreError, TilemapError
+from tilemap.errors import StoreError, TilemapError, UnavailableError
 from tilemap.geometry import Tile, TileGrid
 from tilemap.worker import Receipt, Stage, run_task
 
@@ -84,6 +84,10 @@ class TaskWindow:
         self._stitch = deque(tile for tile in order if self._ready(tile))
         self._unstitched -= set(self._stitch)
         self._attempts: dict[tuple[Stage, Tile], int] = {}
+        self._something_works = bool(segmented)
+        self._suspects: deque[tuple[Stage, Tile]] = deque()
+        """Tasks whose worker died; each is tried again alone, to know which of them killed it."""
+        self._alone: set[tuple[Stage, Tile]] = set()
         self._running: dict[Future[Any], tuple[Stage, Tile]] = {}
         self._name = f"{digest[:12]}-{uuid4().hex[:8]}"
         """Ends the keys: a scheduler may still know the tasks of an earlier try of this run."""
@@ -100,6 +104,7 @@ class TaskWindow:
         """Run everything.
 
         Raises:
+            UnavailableError: if the connection to the scheduler is lost.
             TilemapError: if the disk is full, or nothing at all succeeds.
         """
         completed = as_completed(raise_errors=False)
@@ -107,10 +112,16 @@ class TaskWindow:
         try:
             for future in completed:
                 stage, tile = self._running.pop(future)
+                if future.status not in ("finished", "error"):
+                    raise UnavailableError(
+                        "the Dask scheduler must stay until the run ends, the connection to it "
+                        "was lost; the same command continues"
+                    )
                 error = future.exception() if future.status != "finished" else None
                 if error is None:
                     receipt = future.result()
                     self.outcome.add(receipt)
+                    self._something_works = True
                     self._progress(receipt)
                     if stage == "segment":
                         self._settle(tile)
@@ -125,22 +136,28 @@ class TaskWindow:
         limit = IN_FLIGHT_PER_THREAD * thread_count(self._client)
         while len(self._running) < limit and (self._stitch or self._segment):
             stage: Stage = "stitch" if self._stitch else "segment"
-            tile = (self._stitch or self._segment).popleft()
-            around = self._missing.intersection(self._grid.neighbours(tile))
-            missing = tuple(sorted(around)) if stage == "stitch" else ()
-            attempt = self._attempts[stage, tile] = self._attempts.get((stage, tile), 0) + 1
-            future = self._client.submit(
-                run_task,
-                self._digest,
-                stage,
-                tuple(tile),
-                tuple(tuple(t) for t in missing),
-                key=f"{stage}-{tile.row}-{tile.col}-{attempt}-{self._name}",
-                priority=1 if stage == "stitch" else 0,
-                pure=False,
-            )
-            self._running[future] = (stage, tile)
-            completed.add(future)
+            self._submit(stage, (self._stitch or self._segment).popleft(), completed)
+        if self._suspects and not self._running:
+            stage, tile = self._suspects.popleft()
+            self._alone.add((stage, tile))
+            self._submit(stage, tile, completed)
+
+    def _submit(self, stage: Stage, tile: Tile, completed: as_completed) -> None:
+        around = self._missing.intersection(self._grid.neighbours(tile))
+        missing = tuple(sorted(around)) if stage == "stitch" else ()
+        attempt = self._attempts[stage, tile] = self._attempts.get((stage, tile), 0) + 1
+        future = self._client.submit(
+            run_task,
+            self._digest,
+            stage,
+            tuple(tile),
+            tuple(tuple(t) for t in missing),
+            key=f"{stage}-{tile.row}-{tile.col}-{attempt}-{self._name}",
+            priority=1 if stage == "stitch" else 0,
+            pure=False,
+        )
+        self._running[future] = (stage, tile)
+        completed.add(future)
 
     def _settle(self, tile: Tile) -> None:
         self._settled.add(tile)
@@ -153,16 +170,21 @@ class TaskWindow:
         if isinstance(error, StoreError) and "No space" in str(error):
             raise error
         killed = isinstance(error, KilledWorker)
+        if killed and (stage, tile) not in self._alone:
+            self._suspects.append((stage, tile))  # or another task on that worker did it
+            return
         if self._attempts[stage, tile] <= RETRIES and not killed:
             self.outcome.retried += 1
-            (self._segment if stage == "segment" else self._stitch).append(tile)
+            queue = self._segment if stage == "segment" else self._stitch
+            if self._something_works:
+                queue.append(tile)
+            else:  # to give up soon
+                queue.appendleft(tile)
             return
-        text = (
-            f"the worker died {RETRIES + 1} times while it ran this tile" if killed else str(error)
-        )
+        text = "its worker died each time it was tried" if killed else str(error)
         self.outcome.quarantined.append(Quarantined(tile, stage, text))
-        nothing_works = self.outcome.receipts == 0
-        if nothing_works and len(self.outcome.quarantined) >= min(GIVE_UP_AFTER, self._grid.size):
+        lost = len(self.outcome.quarantined)
+        if not self._something_works and lost >= min(GIVE_UP_AFTER, self._grid.size):
             if isinstance(error, TilemapError):
                 raise error
             raise TilemapError(f"no tile could be mapped; the first failed with: {text}") from error
