@@ -165,10 +165,10 @@ class RunContext:
         return clock.laps
 
     def stitch(self, tile: Tile, missing: frozenset[Tile]) -> dict[str, float]:
-        """Stitch one core; a finished one is left alone."""
-        wanted = Mark.PROVISIONAL if missing else Mark.DONE
-        if self.maps.state(tile) is wanted:
+        """Stitch one core; a finished one is left alone, a provisional one is made anew."""
+        if not missing and self.maps.state(tile) is Mark.DONE:
             return {}
+        wanted = Mark.PROVISIONAL if missing else Mark.DONE
         clock = _Clock()
         core = stitch_tile(self.spec.grid, tile, self.predictions, self.values, missing)
         self.maps.write(tile, core.landcover, core.confidence, core.stats, wanted)
