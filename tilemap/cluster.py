@@ -14,6 +14,8 @@ from distributed import Client, LocalCluster
 from tilemap.errors import ConfigError, UnavailableError
 
 CONNECT_TIMEOUT_S = 20
+THREADS_PER_WORKER = 2
+"""One runs the model, of which a process has one; the other reads, writes and waits for the disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +24,7 @@ class ClusterSettings:
 
     Args:
         scheduler: address of a running scheduler; None starts an embedded cluster.
-        workers: processes of the embedded cluster, one thread each; None for one per core.
+        workers: processes of the embedded cluster; None for one per core.
         memory_limit: bytes of memory each worker may use; None for an equal share of the machine.
     """
 
@@ -107,7 +109,7 @@ def _embedded(settings: ClusterSettings) -> Iterator[Client]:
         dask.config.set(configuration),
         LocalCluster(
             n_workers=worker_count(settings),
-            threads_per_worker=1,
+            threads_per_worker=THREADS_PER_WORKER,
             processes=True,
             host="127.0.0.1",
             dashboard_address="127.0.0.1:0",

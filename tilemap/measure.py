@@ -195,10 +195,12 @@ def run_trial(trial: Trial) -> Cost:
         slope = max((high - low) / (large * large - small * small), 1.0)
     else:
         slope = max((high - base) / (large * large), 1.0)
+    # The patch that the other thread reads or writes meanwhile, and its standardised copy.
+    waiting = len(card.bands) * (2 * trial.scene.dtype.itemsize + 4) + 2
     return Cost(
         device=trial.device,
         base_bytes=max(base, int(high - slope * large * large)),
-        bytes_per_pixel=slope * FRAGMENTED,
+        bytes_per_pixel=slope * FRAGMENTED + waiting,
         seconds_per_pixel=seconds / (large * large),
         half_seconds_per_pixel=half_seconds / (small * small),
     )

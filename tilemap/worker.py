@@ -158,6 +158,7 @@ class RunContext:
         del image
         model = self.model()
         with self._model_lock:
+            clock.lap("wait")
             prediction = segment_patch(self.spec.grid, tile, standard, valid, model)
         clock.lap("segment")
         self.predictions.write(tile, prediction)

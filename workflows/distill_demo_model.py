@@ -55,7 +55,7 @@ SOFTEN = 1.5  # temperature of the distillation
 RATE = 4e-3  # peak of the learning rate
 GAIN = 0.03  # standard deviation of the radiometric gain of a crop, half of it more per band
 HELD_OUT = 0.2  # share of the blocks
-HALO = 108  # pixels; what `tilemap models probe` measured on the 10 m scene
+HALO = 76  # pixels; what `tilemap models probe` measured on the 10 m scene
 BLOCK = {"10m": 256, "hand": 128}  # pixels; 20 m and 30 m hold out the same ground as 10 m
 
 

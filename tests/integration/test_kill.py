@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from tilemap.api import demo_scene
+from tilemap.cluster import THREADS_PER_WORKER
 
 pytestmark = pytest.mark.slow
 
@@ -100,7 +101,7 @@ def test_killed_at_a_random_moment(
     marked, begun = _marked(out), _unmarked(out)
     record = _finish(out)
     assert _products(out) == want
-    assert begun <= WORKERS
+    assert begun <= WORKERS * THREADS_PER_WORKER
     after = _marked(out)
     assert {chunk: after[chunk] for chunk in marked} == marked
     tasks = record["tasks"]

@@ -96,12 +96,12 @@ def probe(
     )
     before = registry.resolve(model)
     ref, found = probe_model(before, request, regions, usable_cores())
-    typer.echo("margin  labels that differ  pixels whose probabilities differ by over 0.01")
+    typer.echo("margin  labels that differ  mean difference of probability")
     for margin, labels, probabilities in zip(
         found.margins, found.labels, found.probabilities, strict=True
     ):
         if margin % 16 == 0 or margin == found.halo:
-            typer.echo(f"{margin:6d}  {labels:18.4%}  {probabilities:18.4%}")
+            typer.echo(f"{margin:6d}  {labels:18.4%}  {probabilities:18.5f}")
     context = "no bound" if found.context is None else f"{found.context} pixels"
     typer.echo(f"context: {context}")
     if found.halo is None:
