@@ -15,7 +15,7 @@ from tilemap.errors import ConfigError, UnavailableError
 
 CONNECT_TIMEOUT_S = 20
 THREADS_PER_WORKER = 2
-"""One runs the model, of which a process has one; the other reads, writes and waits for the disk."""
+"""One runs the model, of which a process has one; the other reads, writes, waits for the disk."""
 
 
 @dataclass(frozen=True, slots=True)

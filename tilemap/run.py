@@ -184,6 +184,7 @@ def _execute(
         mapped = grid.core_window(receipt.tile).size if receipt.stage == "segment" else 0
         progress.advance(receipt, mapped)
 
+    before = client.run(time.process_time)
     window = TaskWindow(client, prepared.digest, grid, segmented, stitched, advance, order)
     outcome = window.run()
     mapped = time.perf_counter() - started
@@ -194,6 +195,9 @@ def _execute(
     profiles = (class_profile(geobox, card, seam, grid.halo), confidence_profile(geobox, card))
     products = write_products(client, prepared.digest, directory.path, profiles)
     total = time.perf_counter() - started
+    after = client.run(time.process_time)
+    # A worker that died takes its figure along; one that joined began at 0.
+    processor = sum(seconds - before.get(name, 0.0) for name, seconds in after.items())
     client.unregister_worker_plugin(plugin.name)
     record = make_record(prepared, outcome, products, seam)
     record["tasks"] = {
@@ -203,7 +207,7 @@ def _execute(
         "retried": outcome.retried,
     }
     fresh_pixels = grid.scene[0] * grid.scene[1] - pixels
-    seconds = {"map": mapped, "export": total - mapped, "total": total}
+    seconds = {"map": mapped, "export": total - mapped, "total": total, "processor": processor}
     record["seconds"] = {**seconds, "by_step": outcome.seconds}
     record["pixels"] = fresh_pixels
     record["mpx_per_s"] = fresh_pixels / total / 1e6
