@@ -162,7 +162,9 @@ def _run_once(trial: Trial, side: int) -> tuple[int, float]:
     margin = min(GRANULE, side // 4)
     grid = TileGrid((side - 2 * margin,) * 2, side - 2 * margin, margin, 0)
     random = np.random.default_rng(0)
-    image = random.integers(1, 3000, (len(card.bands), side, side)).astype(scene.dtype)
+    # Reflectance up to 0.3, as integers times 10,000 or as it is: a model need not bear more.
+    image = random.integers(1, 3000, (len(card.bands), side, side))
+    image = (image * 1e-4 if scene.dtype.kind == "f" else image).astype(scene.dtype)
     valid = np.ones((side, side), dtype=np.bool_)
     tile = Tile(0, 0)
     seconds = []

@@ -26,6 +26,8 @@ from tilemap.worker import Backend
 
 FORMAT = 1
 """Of the stores; another one is another run."""
+_TELLING = ("bands", "units", "mean", "std", "layout", "activation", "temperature")
+"""Fields of a card that change what the same weights say of the same pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +101,15 @@ def prepare(
 def _settled_grid(
     wanted: GridSettings, ref: ModelRef, shape: tuple[int, int], out: Path | None
 ) -> GridSettings:
-    before = None if out is None else RunDirectory(out).previous()
-    if before is None or wanted.core is not None or before["model"]["sha256"] != ref.digest:
+    if out is None or wanted.core is not None or ref.card.patch is not None:
         return wanted
-    if list(shape) != before["grid"]["scene"]:
+    before = RunDirectory(out).previous() or {}
+    model, grid = before.get("model"), before.get("grid")
+    if not isinstance(model, dict) or not isinstance(grid, dict):
+        return wanted  # none of ours; the directory is refused later
+    if model.get("sha256") != ref.digest or grid.get("scene") != list(shape):
         return wanted
-    return dataclasses.replace(wanted, core=before["grid"]["core"])
+    return dataclasses.replace(wanted, core=grid.get("core"))
 
 
 def _identity(source: SceneSource, ref: ModelRef, grid: TileGrid, backend: Backend) -> Identity:
@@ -122,7 +127,7 @@ def _identity(source: SceneSource, ref: ModelRef, grid: TileGrid, backend: Backe
         "model": {
             "name": card.name,
             "sha256": ref.digest,
-            "temperature": card.temperature,
+            **card.model_dump(mode="json", include=set(_TELLING)),
             "classes": [c.model_dump() for c in card.classes],
         },
         "backend": {"device": backend.device, "precision": backend.precision},
