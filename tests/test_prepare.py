@@ -1,0 +1,186 @@
+"""What can be known before a run: whose it is, and which grid an earlier one chose."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tilemap import prepare as prepare_module
+from tilemap.cluster import ClusterSettings
+from tilemap.directory import RunDirectory, differences, write_json
+from tilemap.errors import ConfigError, ModelError, SceneError
+from tilemap.measure import MB, Cost
+from tilemap.models import registry
+from tilemap.models.card import ModelCard
+from tilemap.models.registry import ModelRef
+from tilemap.plan import GridSettings
+from tilemap.prepare import Prepared, SegmentSettings, prepare
+from tilemap.scene import SceneRequest
+from tilemap.testing import random_scene, toy_card, write_geotiff
+from tilemap.worker import Backend
+
+COST = Cost("cpu", 300 * MB, 500.0, 1e-6, 1e-6)
+CARD = toy_card(context=3, stride=8)
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Path:
+    """A scene that has what the toy takes."""
+    image = random_scene((300, 410))
+    return write_geotiff(tmp_path / "scene.tif", image, names=CARD.bands, scale=1e-4)
+
+
+@pytest.fixture(autouse=True)
+def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """A toy for a model, whose card and cost a test may change."""
+    now: dict[str, Any] = {"card": CARD, "cost": COST}
+
+    def resolve(_: object) -> ModelRef:
+        card: ModelCard = now["card"]
+        return ModelRef(card, tmp_path / "toy.none", card.sha256, tmp_path / "model.json")
+
+    monkeypatch.setattr(registry, "resolve", resolve)
+    monkeypatch.setattr(prepare_module, "measure", lambda _: now["cost"])
+    return now
+
+
+def _prepare(scene: Path, out: Path | None = None, **settings: Any) -> Prepared:
+    return prepare(SceneRequest((str(scene),)), "toy", SegmentSettings(**settings), out)
+
+
+def test_the_same_is_the_same(scene: Path) -> None:
+    """Nothing in an identity depends on when or how often it is asked, or on the workers."""
+    one = _prepare(scene)
+    two = _prepare(scene, cluster=ClusterSettings(workers=3), keep_stores=False)
+    assert one.digest == two.digest
+    assert json.loads(json.dumps(one.identity)) == one.identity
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        ({"mean": (0.1, 0.1, 0.1)}, "model.mean"),
+        ({"std": (2.0, 2.0, 2.0)}, "model.std"),
+        ({"activation": "logits"}, "model.activation"),
+        ({"temperature": 2.0}, "model.temperature"),
+        ({"bands": ("nir", "green", "red")}, "model.bands[0]"),
+        ({"sha256": "1" * 64}, "model.sha256"),
+        ({"context": 40}, "grid.halo"),
+    ],
+)
+def test_another_card_is_another_run(
+    scene: Path, toy: dict[str, Any], change: dict[str, Any], where: str
+) -> None:
+    """Whatever on it changes the map, the difference is told; a title does not."""
+    before = _prepare(scene)
+    toy["card"] = CARD.model_copy(update={"title": "Better told"})
+    assert _prepare(scene).digest == before.digest
+    toy["card"] = CARD.model_copy(update=change)
+    now = _prepare(scene)
+    assert now.digest != before.digest
+    assert any(line.startswith(where) for line in differences(before.identity, now.identity))
+
+
+def test_another_input_is_another_run(scene: Path) -> None:
+    """A pixel that changed, a scale, a resolution."""
+    before = _prepare(scene)
+    request = SceneRequest((str(scene),), scale=2e-4)
+    assert prepare(request, "toy", SegmentSettings()).digest != before.digest
+    write_geotiff(scene, random_scene((300, 410), seed=1), names=CARD.bands, scale=1e-4)
+    assert _prepare(scene).digest != before.digest
+    assert _prepare(scene, backend=Backend(precision="bfloat16")).digest != before.digest
+
+
+def _leave(out: Path, prepared: Prepared) -> None:
+    directory = RunDirectory(out)
+    directory.stores.mkdir(parents=True)
+    write_json(directory.identity_file, prepared.identity)
+
+
+def test_a_run_that_continues_keeps_its_core(
+    scene: Path, tmp_path: Path, toy: dict[str, Any]
+) -> None:
+    """What was measured today would choose another; only in that directory."""
+    out = tmp_path / "out"
+    _leave(out, _prepare(scene, grid=GridSettings(core=64)))
+    assert _prepare(scene, out).plan.grid.core == 64
+    assert _prepare(scene, tmp_path / "other").plan.grid.core != 64
+    assert _prepare(scene, out, grid=GridSettings(core=128)).plan.grid.core == 128
+    toy["card"] = CARD.model_copy(update={"sha256": "1" * 64})
+    assert _prepare(scene, out).plan.grid.core != 64
+
+
+def test_another_halo_for_a_model_of_one_size_is_another_run(
+    scene: Path, tmp_path: Path, toy: dict[str, Any]
+) -> None:
+    """Its core follows from the halo; the earlier one is not forced upon it."""
+    toy["card"] = CARD.model_copy(update={"patch": 128})
+    before = _prepare(scene)
+    _leave(tmp_path / "out", before)
+    now = _prepare(scene, tmp_path / "out", grid=GridSettings(halo=32))
+    assert now.plan.grid.core == 64
+    assert "grid.core was 96, now 64" in differences(before.identity, now.identity)
+
+
+@pytest.mark.parametrize(
+    "record", [[1], {}, {"identity": {}}, {"identity": {"model": 3}}, {"identity": "mine"}]
+)
+def test_records_of_other_programs_do_no_harm(scene: Path, tmp_path: Path, record: Any) -> None:
+    """They are no runs of ours; the directory is refused when it is to be used."""
+    out = tmp_path / "out"
+    out.mkdir()
+    write_json(out / "run.json", record)
+    assert _prepare(scene, out).digest == _prepare(scene).digest
+
+
+def test_a_small_memory_limit_makes_small_patches(scene: Path) -> None:
+    """Down to the smallest that works, which the error tells."""
+    limit = COST.worker_bytes(96)
+    small = _prepare(scene, cluster=ClusterSettings(workers=1, memory_limit=limit))
+    assert small.plan.grid.patch <= 96
+    assert small.plan.worker_bytes <= limit
+    with pytest.raises(ConfigError, match="--memory-limit"):
+        _prepare(scene, cluster=ClusterSettings(workers=1, memory_limit=100 * MB))
+
+
+def test_what_does_not_fit_is_said(scene: Path, tmp_path: Path, toy: dict[str, Any]) -> None:
+    """A missing band names both lists; integers need a scale."""
+    toy["card"] = CARD.model_copy(update={"bands": ("red", "swir16", "nir")})
+    with pytest.raises(SceneError, match=r"(?s)swir16.*red, green, nir") as caught:
+        _prepare(scene)
+    assert len(str(caught.value).splitlines()) <= 2
+    toy["card"] = CARD
+    plain = write_geotiff(tmp_path / "plain.tif", random_scene((50, 60)), names=CARD.bands)
+    with pytest.raises(SceneError, match="--scale"):
+        _prepare(plain)
+
+
+def test_not_a_number_as_nodata_has_a_digest(tmp_path: Path) -> None:
+    """And the run is the same as itself when it is read back."""
+    image = random_scene((60, 50), dtype=np.float32)
+    path = write_geotiff(tmp_path / "n.tif", image, names=CARD.bands, nodata=float("nan"))
+    prepared = _prepare(path)
+    _leave(tmp_path / "out", prepared)
+    RunDirectory(tmp_path / "out").check(_prepare(path).identity, fresh=False)
+
+
+def test_models_are_asked_for_first(scene: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No file is opened for a model that is not there."""
+
+    def none(_: object) -> ModelRef:
+        raise ModelError("no model 'toy'")
+
+    monkeypatch.setattr(registry, "resolve", none)
+    with pytest.raises(ModelError, match="no model"):
+        _prepare(scene.with_name("gone.tif"))
+
+
+def test_a_prepared_run_is_frozen(scene: Path) -> None:
+    """Nobody changes it between plan and run."""
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        _prepare(scene).plan = None  # type: ignore[misc, assignment]
