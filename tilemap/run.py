@@ -85,13 +85,15 @@ def execute(
         return finished
     _check_space(prepared.plan, out)
     with directory.hold():
-        if fresh:
-            directory.clear()
+        directory.check(prepared.identity, fresh)  # again: another run may have come in between
         existed = directory.identity_file.exists()
         done = Outcome()
         try:
-            _create_stores(directory, prepared)
             with connect(prepared.settings.cluster) as client:
+                if fresh:
+                    directory.clear()
+                    existed = False
+                _create_stores(directory, prepared)
                 return _execute(prepared, directory, client, progress, order, done)
         except BaseException:
             if not existed and done.receipts == 0:
