@@ -10,9 +10,9 @@ import typer
 from tilemap.cli import models, segment
 from tilemap.errors import EXIT_BUG, TilemapError
 
+INTERRUPTED = 130
 app = typer.Typer(
     name="tilemap",
-    help="Turn satellite and aerial scenes of any size into land-cover maps.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -51,15 +51,16 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments
     try:
-        app(args=arguments)
+        app(args=arguments, prog_name="tilemap")
+    except SystemExit as ended:
+        if ended.code == INTERRUPTED:  # typer has caught it
+            print("stopped; the same command continues", file=sys.stderr)
+        raise
     except TilemapError as error:
         if debug:
             traceback.print_exc()
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("stopped; the same command continues", file=sys.stderr)
-        sys.exit(130)
     except Exception as error:
         if debug:
             traceback.print_exc()
