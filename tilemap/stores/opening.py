@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -94,6 +96,31 @@ def open_dataset(path: str) -> Any:
         SceneError: if that driver does not take it.
     """
     driver = driver_of(path)
-    with naming_file(path, "open", SceneError), warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        return rasterio.open(Path(path), driver=driver, sharing=False)
+    listener = _Listener()
+    logger = logging.getLogger("rasterio._env")
+    logger.addHandler(listener)
+    try:
+        with naming_file(path, "open", SceneError), warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            dataset = rasterio.open(Path(path), driver=driver, sharing=False)
+    finally:
+        logger.removeHandler(listener)
+    if listener.lost:
+        dataset.close()
+        raise SceneError(f"{path} is truncated: {listener.lost[0]}; fetch it again")
+    return dataset
+
+
+class _Listener(logging.Handler):
+    """Hears of tags that GDAL could not read and passes over, such as nodata, scale, geokeys."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.lost: list[str] = []
+        self._thread = threading.get_ident()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Called by the logger."""
+        text = record.getMessage()
+        if record.thread == self._thread and "IO error" in text:
+            self.lost.append(" ".join(text.rpartition("TIFFFetchNormalTag:")[2].split())[:200])
