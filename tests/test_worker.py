@@ -109,18 +109,18 @@ def test_a_task_returns_where_and_how_long(context: RunContext, spec: RunSpec) -
     plugin = RunPlugin(spec)
     plugin.setup(worker=None)  # type: ignore[arg-type]
     try:
-        assert context_of(spec.digest).spec == spec
+        assert context_of(spec.name).spec == spec
         for tile in GRID.tiles():
-            receipt = run_task(spec.digest, "segment", tuple(tile))
+            receipt = run_task(spec.name, "segment", tuple(tile))
             assert (receipt.stage, receipt.tile) == ("segment", tile)
             assert {"tile", "segment", "store"} <= receipt.seconds.keys()
             assert receipt.peak_bytes > 1 << 20
             assert len(pickle.dumps(receipt)) < 1000
-        assert run_task(spec.digest, "stitch", (0, 1)).seconds.keys() == {"stitch"}
+        assert run_task(spec.name, "stitch", (0, 1)).seconds.keys() == {"stitch"}
     finally:
         plugin.teardown(worker=None)  # type: ignore[arg-type]
     with pytest.raises(StoreError, match="must be set up in this worker"):
-        run_task(spec.digest, "segment", (0, 0))
+        run_task(spec.name, "segment", (0, 0))
 
 
 def test_a_finished_tile_is_left_alone(context: RunContext, spec: RunSpec) -> None:

@@ -85,11 +85,12 @@ def confidence_profile(geobox: GeoBox, card: ModelCard) -> RasterProfile:
 
 
 def write_products(
-    client: Client, digest: str, out: Path, profiles: tuple[RasterProfile, RasterProfile]
+    client: Client, run: str, out: Path, profiles: tuple[RasterProfile, RasterProfile]
 ) -> Products:
     """Export both rasters on the workers, then publish them together, sidecars first.
 
     Args:
+        run: its name in the workers, ``RunSpec.name``.
         profiles: of the class map and of the confidence.
 
     Raises:
@@ -99,7 +100,7 @@ def write_products(
     paths = [out / f"{name}.tif" for name in names]
     futures = [
         client.submit(
-            run_export, digest, name, profile, path.absolute(), key=f"export-{name}-{digest[:12]}",
+            run_export, run, name, profile, path.absolute(), key=f"export-{name}-{run}",
             pure=False, retries=RETRIES,
         )
         for name, profile, path in zip(names, profiles, paths, strict=True)

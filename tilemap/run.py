@@ -187,7 +187,7 @@ def _execute(
         progress.advance(receipt, mapped)
 
     before = client.run(time.process_time)
-    window = TaskWindow(client, prepared.digest, grid, segmented, stitched, advance, order)
+    window = TaskWindow(client, spec.name, grid, segmented, stitched, advance, order)
     outcome = window.run()
     mapped = time.perf_counter() - started
     progress.end()
@@ -195,7 +195,7 @@ def _execute(
     seam = _complete(directory.stores, grid, outcome)
     geobox, card = prepared.source.scene.geobox, prepared.model.card
     profiles = (class_profile(geobox, card, seam, grid.halo), confidence_profile(geobox, card))
-    products = write_products(client, prepared.digest, directory.path, profiles)
+    products = write_products(client, spec.name, directory.path, profiles)
     total = time.perf_counter() - started
     after = client.run(time.process_time)
     # A worker that died takes its figure along; one that joined began at 0.

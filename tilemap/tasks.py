@@ -58,6 +58,7 @@ class TaskWindow:
     """Runs the stages of all tiles with a bounded number in flight.
 
     Args:
+        run: its name in the workers, ``RunSpec.name``.
         segmented: tiles that need no segmenting any more.
         stitched: tiles that need no stitching any more.
         order: tiles in the order in which they are segmented; default row by row.
@@ -67,7 +68,7 @@ class TaskWindow:
     def __init__(
         self,
         client: Client,
-        digest: str,
+        run: str,
         grid: TileGrid,
         segmented: set[Tile],
         stitched: set[Tile],
@@ -75,7 +76,7 @@ class TaskWindow:
         order: Iterable[Tile] | None = None,
     ) -> None:
         self.outcome = Outcome()
-        self._client, self._digest, self._grid, self._progress = client, digest, grid, progress
+        self._client, self._run, self._grid, self._progress = client, run, grid, progress
         order = list(order) if order is not None else list(grid.tiles())
         self._segment = deque(tile for tile in order if tile not in segmented)
         self._settled = set(segmented)
@@ -89,7 +90,7 @@ class TaskWindow:
         """Tasks whose worker died; each is tried again alone, to know which of them killed it."""
         self._alone: set[tuple[Stage, Tile]] = set()
         self._running: dict[Future[Any], tuple[Stage, Tile]] = {}
-        self._name = f"{digest[:12]}-{uuid4().hex[:8]}"
+        self._name = f"{run}-{uuid4().hex[:8]}"
         """Ends the keys: a scheduler may still know the tasks of an earlier try of this run."""
 
     def _ready(self, tile: Tile) -> bool:
@@ -148,7 +149,7 @@ class TaskWindow:
         attempt = self._attempts[stage, tile] = self._attempts.get((stage, tile), 0) + 1
         future = self._client.submit(
             run_task,
-            self._digest,
+            self._run,
             stage,
             tuple(tile),
             tuple(tuple(t) for t in missing),

@@ -1,11 +1,12 @@
 """What runs inside a worker process: one task is one stage on one tile.
 
-A task is named by the run's digest, its stage and its tile, and returns a receipt. Everything else
+A task is named by its run, its stage and its tile, and returns a receipt. Everything else
 (the scene, the model, the stores) the process opens once for each run, through ``RunPlugin``.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import resource
 import threading
@@ -61,7 +62,7 @@ class RunSpec:
     """All that a worker must know of a run; small, and the same for every task.
 
     Args:
-        digest: of inputs, settings, model and grid; names the run.
+        digest: of inputs, settings, model and grid.
         stores: directory of the stores.
         keep_tiles: whether patches go through the tile store.
         pin: give each worker process a core of its own.
@@ -75,6 +76,12 @@ class RunSpec:
     backend: Backend
     keep_tiles: bool
     pin: bool
+
+    @property
+    def name(self) -> str:
+        """Of the run in the worker processes, whatever other runs left there: by its stores too."""
+        place = hashlib.sha256(str(self.stores).encode()).hexdigest()
+        return f"{self.digest[:16]}-{place[:8]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,11 +203,9 @@ _contexts: dict[str, RunContext] = {}
 class RunPlugin(WorkerPlugin):
     """Opens a run in every worker process, those that join later included, and loads its model."""
 
-    idempotent = True
-
     def __init__(self, spec: RunSpec) -> None:
         self.spec = spec
-        self.name = f"tilemap-{spec.digest[:16]}"
+        self.name = f"tilemap-{spec.name}"
 
     def setup(self, worker: Worker) -> None:
         """Called by Dask in each worker."""
@@ -210,31 +215,29 @@ class RunPlugin(WorkerPlugin):
             os.sched_setaffinity(0, {cores[worker.name % len(cores)]})
         context = RunContext(self.spec)
         context.model()
-        _contexts[self.spec.digest] = context
+        _contexts[self.spec.name] = context
 
     def teardown(self, worker: Worker) -> None:
         """Called by Dask when the run is over."""
-        _contexts.pop(self.spec.digest, None)
+        _contexts.pop(self.spec.name, None)
 
 
-def context_of(digest: str) -> RunContext:
+def context_of(run: str) -> RunContext:
     """The run as this process holds it.
 
     Raises:
         StoreError: if its plugin was never set up here.
     """
-    if digest not in _contexts:
-        raise StoreError(
-            f"run {digest[:12]} must be set up in this worker process before its tasks"
-        )
-    return _contexts[digest]
+    if run not in _contexts:
+        raise StoreError(f"run {run} must be set up in this worker process before its tasks")
+    return _contexts[run]
 
 
 def run_task(
-    digest: str, stage: Stage, tile: tuple[int, int], missing: tuple[tuple[int, int], ...] = ()
+    run: str, stage: Stage, tile: tuple[int, int], missing: tuple[tuple[int, int], ...] = ()
 ) -> Receipt:
     """One stage on one tile; may be run twice, in any order, anywhere."""
-    context = context_of(digest)
+    context = context_of(run)
     where = Tile(*tile)
     if stage == "segment":
         seconds = context.segment(where)
@@ -243,11 +246,11 @@ def run_task(
     return Receipt(stage, where, os.getpid(), peak_memory(), seconds)
 
 
-def run_export(digest: str, layer: Layer, profile: RasterProfile, path: Path) -> ExportReceipt:
+def run_export(run: str, layer: Layer, profile: RasterProfile, path: Path) -> ExportReceipt:
     """Stream one layer of the map store into its product, verified, not yet published."""
     from tilemap.stages.export import export_raster
 
-    context = context_of(digest)
+    context = context_of(run)
     maps, grid = context.maps, context.spec.grid
     return export_raster(
         lambda window: maps.read_window(layer, window), grid, profile, path, context.spec.stores
