@@ -6,6 +6,7 @@ A task is named by its run, its stage and its tile, and returns a receipt. Every
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import resource
@@ -102,6 +103,11 @@ class Receipt:
 
 def peak_memory() -> int:
     """Largest resident memory of this process so far, in bytes."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    # Without /proc; of a spawned process this is at least what its parent had.
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
