@@ -60,7 +60,7 @@ COSTS = st.builds(
 
 def _side(grid: TileGrid) -> int:
     """Longest side of any patch the model gets."""
-    return max(max(grid.patch_window(tile).shape) for tile in list(grid.tiles())[:1])
+    return max(grid.patch_window((0, 0)).shape)
 
 
 # --- the grid ----------------------------------------------------------------------------------
@@ -87,7 +87,7 @@ def test_a_model_of_one_size_gets_only_that_size(scene: tuple[int, int], card: M
     """Whatever the scene and the reach: a grid comes out, and every patch has that size."""
     grid = choose_grid(scene, card, GridSettings())
     assert grid.patch == card.patch
-    for tile in (next(grid.tiles()), list(grid.tiles())[-1]):
+    for tile in ((0, 0), (grid.shape[0] - 1, grid.shape[1] - 1)):
         assert grid.patch_window(tile).shape == (card.patch, card.patch)
     assert grid.halo <= round_up(margin_of(card) + 8, card.stride)
     assert 2 * grid.core >= card.patch

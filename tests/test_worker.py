@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +30,7 @@ from tilemap.worker import (
     RunPlugin,
     RunSpec,
     context_of,
+    peak_memory,
     run_task,
 )
 
@@ -217,3 +220,13 @@ def test_a_model_is_loaded_once_by_each_process(
     for tile in GRID.tiles():
         context.segment(tile)
     assert loads == [("auto", "float32", 1)]
+
+
+PEAK = "from tilemap.worker import peak_memory; print(peak_memory())"
+
+
+def test_the_peak_of_a_process_is_its_own() -> None:
+    """A process that is started by a large one has not used what its parent has."""
+    ballast = np.ones(100_000_000)  # 800 MB, touched
+    ran = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, check=True)
+    assert 20e6 < int(ran.stdout) < ballast.nbytes < peak_memory()
