@@ -80,6 +80,7 @@ def _contents(folder: Path) -> dict[str, str]:
         if p.is_file()
         else ""
         for p in folder.rglob("*")
+        if not p.name.startswith(".coverage")  # of the measurement of the tests themselves
     }
 
 
