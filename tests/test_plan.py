@@ -17,8 +17,8 @@ from tilemap.geometry import TileGrid, round_up
 from tilemap.measure import MB, Cost
 from tilemap.models.card import ModelCard
 from tilemap.plan import (
+    DEFAULT_BLEND,
     DEFAULT_PATCH,
-    LARGEST_BLEND,
     UNKNOWN_MARGIN,
     GridSettings,
     check_memory,
@@ -76,8 +76,8 @@ def test_by_default_the_halo_hides_what_the_model_cannot_see(
     assert grid.stride == card.stride
     assert not grid.fixed
     assert grid.halo >= margin_of(card) + grid.blend
-    assert grid.halo < margin_of(card) + LARGEST_BLEND + card.stride
-    assert 0 <= grid.blend <= LARGEST_BLEND
+    assert grid.halo < margin_of(card) + DEFAULT_BLEND + card.stride
+    assert 0 <= grid.blend <= DEFAULT_BLEND
     assert grid.blend > 0 or grid.core < 2
     assert grid.patch <= max(DEFAULT_PATCH, card.stride + 2 * grid.halo)
 

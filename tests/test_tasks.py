@@ -19,7 +19,13 @@ from hypothesis import strategies as st
 
 from tilemap import tasks as tasks_module
 from tilemap.cluster import ClusterSettings, connect
-from tilemap.errors import ModelError, StoreError, TilemapError, UnavailableError
+from tilemap.errors import (
+    DamagedError,
+    ModelError,
+    StoreError,
+    TilemapError,
+    UnavailableError,
+)
 from tilemap.geometry import Tile, TileGrid
 from tilemap.tasks import IN_FLIGHT_PER_THREAD, RETRIES, Outcome, TaskWindow
 from tilemap.testing import grids
@@ -383,3 +389,34 @@ def test_an_outcome_keeps_the_highest_peak_of_each_process() -> None:
     assert outcome.peak_bytes == {1: 70, 2: 20}
     assert outcome.seconds == {"tile": 1.0, "segment": 4.0}
     assert np.isclose(sum(outcome.seconds.values()), 5)
+
+
+def test_a_damaged_tile_is_segmented_again(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cores that find a neighbour damaged wait until it is made again; all end well."""
+    damaged = Tile(1, 1)
+
+    def behaviour(stage: Stage, tile: Tile, before: int) -> None:
+        touches = damaged in GRID.neighbours(tile)
+        if stage == "stitch" and touches and log.tried["segment", damaged] == 0:
+            raise DamagedError("chunk is damaged", damaged)
+
+    log = Log(behaviour)
+    before = (set(GRID.tiles()), set())
+    outcome = _run(client, monkeypatch, log, before=before)
+    assert outcome.quarantined == []
+    assert log.tried["segment", damaged] == 1
+    assert {tile for stage, tile in log.done if stage == "stitch"} == set(GRID.tiles())
+
+
+def test_a_tile_damaged_for_ever_is_quarantined(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that eats one tile again and again does not keep the run for ever."""
+    damaged = Tile(1, 1)
+
+    def behaviour(stage: Stage, tile: Tile, before: int) -> None:
+        if stage == "stitch" and tile == damaged:
+            raise DamagedError("chunk is damaged", damaged)
+
+    outcome = _run(client, monkeypatch, Log(behaviour))
+    assert [(q.tile, q.stage) for q in outcome.quarantined] == [(damaged, "stitch")]

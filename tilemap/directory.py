@@ -23,8 +23,12 @@ from tilemap.errors import BusyError, OutputError
 
 Identity = dict[str, Any]
 STORES, RUN_FILE, IDENTITY_FILE = "stores", "run.json", "identity.json"
-OURS = ("landcover.", "confidence.", "quicklook.png", "report.html", RUN_FILE)
-"""How the names of what a run leaves begin; ``--fresh`` removes nothing else."""
+OURS = (
+    "landcover.tif", "landcover.tif.aux.xml", "landcover.qml", "confidence.tif", "quicklook.png",
+    "report.html", RUN_FILE,
+)  # fmt: skip
+"""Names of what a run leaves, ``.partial`` behind them while it is written; ``--fresh`` removes
+nothing else."""
 REMAINS = ("tiles.zarr", "predictions.zarr", "map.zarr", "cog-", IDENTITY_FILE + ".")
 """How the names in ``stores`` begin while there is no identity: they are being made or removed."""
 _ABSENT = "(absent)"
@@ -179,7 +183,8 @@ class RunDirectory:
     def clear(self) -> None:
         """Remove what a run left here; anything else stays."""
         self.remove_stores()
-        ours = [p for p in self.path.iterdir() if p.name.startswith(OURS) and not p.is_dir()]
+        names = {*OURS, *(f"{name}.partial" for name in OURS)}
+        ours = [p for p in self.path.iterdir() if p.name in names and not p.is_dir()]
         # The record last: until then it says whose the rest is.
         for entry in sorted(ours, key=lambda path: path == self.run_file):
             entry.unlink()

@@ -51,6 +51,23 @@ class StoreError(TilemapError, OSError):
     exit_code = 74
 
 
+class DamagedError(StoreError):
+    """A finished tile whose chunk is not there any more or fails its checksum.
+
+    Args:
+        message: for a person.
+        tile: (row, col), to be done again.
+    """
+
+    def __init__(self, message: str, tile: tuple[int, int]) -> None:
+        super().__init__(message)
+        self.tile = tile
+
+    def __reduce__(self) -> tuple[type[DamagedError], tuple[str, tuple[int, int]]]:
+        """Keep the tile on the way from a worker."""
+        return type(self), (str(self), self.tile)
+
+
 class OutputError(TilemapError, OSError):
     """An output directory that cannot be used."""
 

@@ -13,7 +13,6 @@ from tilemap.stores.predictions import frame_windows
 
 DEFAULT_PATCH = 1152
 DEFAULT_BLEND = 8
-LARGEST_BLEND = 16
 UNKNOWN_MARGIN = 56
 """Pixels a model of unknown reach is given beyond the blend, until it is probed."""
 
@@ -61,7 +60,8 @@ def choose_grid(
             halo = min(halo, card.patch // 4 // stride * stride)
     blend = settings.blend
     if blend is None:
-        blend = min(LARGEST_BLEND, halo - margin if halo > margin else DEFAULT_BLEND, halo)
+        # A halo of just the margin is exact without a ramp; one below it is not, and a ramp helps.
+        blend = min(DEFAULT_BLEND, halo if halo < margin else halo - margin)
     core = settings.core
     if card.patch is not None:
         fixed = card.patch - 2 * halo

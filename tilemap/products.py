@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distributed import Client
+from distributed import CancelledError, Client
+from distributed.scheduler import KilledWorker
 from odc.geo.geobox import GeoBox
 
+from tilemap.errors import StoreError, UnavailableError
 from tilemap.models.card import ModelCard
 from tilemap.stores.cog import RasterProfile, partial_path, publish
 from tilemap.stores.maps import Seam
@@ -95,6 +97,7 @@ def write_products(
 
     Raises:
         StoreError: if one cannot be written or does not read back as it should.
+        UnavailableError: if the connection to the scheduler is lost.
     """
     names = ("landcover", "confidence")
     paths = [out / f"{name}.tif" for name in names]
@@ -105,7 +108,15 @@ def write_products(
         )
         for name, profile, path in zip(names, profiles, paths, strict=True)
     ]  # fmt: skip
-    landcover, confidence = client.gather(futures)
+    try:
+        landcover, confidence = client.gather(futures)
+    except KilledWorker as error:
+        raise StoreError("the worker died each time it wrote the products") from error
+    except CancelledError as error:
+        raise UnavailableError(
+            "the Dask scheduler must stay until the run ends, the connection to it was lost; "
+            "the same command continues"
+        ) from error
     rows = class_rows(profiles[0], landcover.counts, landcover.areas_km2)
     write_sidecars(paths[0], rows)
     for path in paths:

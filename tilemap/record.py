@@ -34,10 +34,6 @@ def make_record(
             {"tile": list(q.tile), "stage": q.stage, "error": q.error} for q in outcome.quarantined
         ],
         "seam": {**dataclasses.asdict(seam), "share": seam.share},
-        "memory": {
-            "planned_bytes": prepared.plan.worker_bytes,
-            "peak_bytes": max(outcome.peak_bytes.values(), default=0),
-        },
         **products.record(),
     }
 

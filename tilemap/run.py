@@ -29,7 +29,7 @@ from tilemap.stores.marks import Mark
 from tilemap.stores.predictions import PredictionStore
 from tilemap.stores.tiles import TileStore
 from tilemap.tasks import Outcome, TaskWindow
-from tilemap.worker import Receipt, RunPlugin, RunSpec
+from tilemap.worker import Receipt, RunPlugin, RunSpec, peak_memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +81,8 @@ def execute(
     directory.check(prepared.identity, fresh)
     finished = None if fresh else _finished(directory, prepared)
     if finished is not None:
+        if not prepared.settings.keep_stores:
+            directory.remove_stores()  # what a kill in the middle of removing left
         progress.note(f"{out} holds this run already, whole; nothing to do")
         return finished
     _check_space(prepared.plan, out)
@@ -200,8 +202,10 @@ def _execute(
     after = client.run(time.process_time)
     # A worker that died takes its figure along; one that joined began at 0.
     processor = sum(seconds - before.get(name, 0.0) for name, seconds in after.items())
+    peak = max([*outcome.peak_bytes.values(), *client.run(peak_memory).values()])
     client.unregister_worker_plugin(plugin.name)
     record = make_record(prepared, outcome, products, seam)
+    record["memory"] = {"planned_bytes": prepared.plan.worker_bytes, "peak_bytes": peak}
     record["tasks"] = {
         "total": 2 * grid.size,
         "done": outcome.receipts,

@@ -16,7 +16,7 @@ from distributed import Client, Future, as_completed
 from distributed.scheduler import KilledWorker
 
 from tilemap.cluster import thread_count
-from tilemap.errors import StoreError, TilemapError, UnavailableError
+from tilemap.errors import DamagedError, StoreError, TilemapError, UnavailableError
 from tilemap.geometry import Tile, TileGrid
 from tilemap.worker import Receipt, Stage, run_task
 
@@ -167,9 +167,25 @@ class TaskWindow:
                 self._unstitched.discard(neighbour)
                 self._stitch.append(neighbour)
 
+    def _repair(self, core: Tile, damaged: Tile) -> bool:
+        """Segment a damaged tile again, then stitch the core that missed it; not for ever."""
+        if self._attempts.get(("segment", damaged), 0) > RETRIES:
+            return False
+        self.outcome.retried += 1
+        self._unstitched.add(core)
+        if damaged in self._settled:  # else it was found damaged by another core already
+            self._settled.discard(damaged)
+            self._segment.appendleft(damaged)
+        elif self._ready(core):
+            self._unstitched.discard(core)
+            self._stitch.append(core)
+        return True
+
     def _failed(self, stage: Stage, tile: Tile, error: BaseException) -> None:
         if isinstance(error, StoreError) and "No space" in str(error):
             raise error
+        if isinstance(error, DamagedError) and self._repair(tile, Tile(*error.tile)):
+            return
         killed = isinstance(error, KilledWorker)
         if killed and (stage, tile) not in self._alone:
             self._suspects.append((stage, tile))  # or another task on that worker did it

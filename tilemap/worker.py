@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from distributed import Worker, WorkerPlugin
 
-from tilemap.errors import StoreError
+from tilemap.errors import DamagedError, StoreError
 from tilemap.geometry import Tile, TileGrid
 from tilemap.models import registry
 from tilemap.models.protocol import Model
@@ -184,7 +184,11 @@ class RunContext:
             return {}
         wanted = Mark.PROVISIONAL if missing else Mark.DONE
         clock = _Clock()
-        core = stitch_tile(self.spec.grid, tile, self.predictions, self.values, missing)
+        try:
+            core = stitch_tile(self.spec.grid, tile, self.predictions, self.values, missing)
+        except DamagedError as error:
+            self.predictions.marks.set(Tile(*error.tile), Mark.MISSING)
+            raise
         self.maps.write(tile, core.landcover, core.confidence, core.stats, wanted)
         clock.lap("stitch")
         return clock.laps

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -127,3 +128,30 @@ def test_a_killed_worker_is_replaced(
     _, errors = process.communicate(timeout=180)
     assert process.returncode == 0, errors
     assert _products(out) == undisturbed[0]
+
+
+def _flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_damaged_chunks_are_made_again(
+    undisturbed: tuple[dict[str, bytes], float], tmp_path: Path
+) -> None:
+    """A flipped bit and a lost chunk, found when the run continues: the same bytes in the end."""
+    out = tmp_path / "run"
+    _finish(out)
+    stores = out / "stores"
+    (out / "run.json").unlink()
+    shutil.rmtree(stores / "map.zarr" / "done" / "c")
+    predictions = stores / "predictions.zarr"
+    _flip_a_bit(predictions / "label" / "c" / "0" / "1")
+    _flip_a_bit(predictions / "right" / "c" / "3" / "3" / "0" / "0" / "0")
+    (predictions / "bottom" / "c" / "5" / "2" / "0" / "0" / "0").unlink()
+    _flip_a_bit(stores / "tiles.zarr" / "image" / "c" / "3" / "3" / "0" / "0" / "0")
+    record = _finish(out)
+    assert _products(out) == undisturbed[0]
+    tasks = record["tasks"]
+    assert isinstance(tasks, dict)
+    assert tasks["retried"] >= 2

@@ -67,9 +67,7 @@ Halo = Annotated[
 ]
 Blend = Annotated[
     int | None,
-    typer.Option(
-        help="Half-width of the ramp between tiles [default: 8 to 16].", rich_help_panel=_CUT
-    ),
+    typer.Option(help="Half-width of the ramp between tiles [default: 8].", rich_help_panel=_CUT),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.", rich_help_panel=_WHERE)]
 Precision = Annotated[

@@ -183,7 +183,7 @@ def stitch_tile(
         missing: neighbours that were quarantined.
 
     Raises:
-        StoreError: if a prediction that is not ``missing`` is not there.
+        DamagedError: if a prediction that is not ``missing`` is not there or is damaged.
     """
     if tile in missing:
         return nothing_observed(grid, tile)

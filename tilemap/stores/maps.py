@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from odc.geo.geobox import GeoBox
 
+from tilemap.errors import StoreError
 from tilemap.geometry import Tile, TileGrid, Window
 from tilemap.stores import georeference as geo
 from tilemap.stores.chunks import (
@@ -152,7 +153,11 @@ class MapStore:
             for col in range(window.left // core, -(-window.right // core)):
                 owned = self.grid.core_window((row, col))
                 part = owned.intersect(window)
-                chunk = self.read_core(layer, Tile(row, col))
+                try:
+                    chunk = self.read_core(layer, Tile(row, col))
+                except StoreError:
+                    self.marks.set(Tile(row, col), Mark.MISSING)  # the same command mends it
+                    raise
                 out[part.within(window)] = chunk[part.within(owned)]
         return out
 

@@ -15,6 +15,8 @@ do not overlap::
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +24,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from tilemap.errors import DamagedError, StoreError
 from tilemap.geometry import Tile, TileGrid, Window
 from tilemap.stores.chunks import (
     Index,
@@ -52,6 +55,14 @@ def frame_windows(grid: TileGrid, tile: tuple[int, int]) -> dict[Side, Window]:
         "left": Window(inner.top, outer.left, inner.bottom, inner.left),
         "right": Window(inner.top, inner.right, inner.bottom, outer.right),
     }
+
+
+@contextmanager
+def _whose(tile: Tile) -> Iterator[None]:
+    try:
+        yield
+    except StoreError as error:
+        raise DamagedError(str(error), tile) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,13 +132,23 @@ class PredictionStore:
         self.marks.set(tile, Mark.DONE)
 
     def read_core(self, tile: Tile) -> tuple[ByteArray, ByteArray]:
-        """Label and confidence of one core, uint8 (y, x)."""
-        return read_chunk(self._label, tile), read_chunk(self._confidence, tile)
+        """Label and confidence of one core, uint8 (y, x).
+
+        Raises:
+            DamagedError: if they were never written or are damaged.
+        """
+        with _whose(tile):
+            return read_chunk(self._label, tile), read_chunk(self._confidence, tile)
 
     def read_band(self, tile: Tile, side: Side) -> HalfArray:
-        """One band of a tile's frame, float16 (class, y, x), cut to its window."""
+        """One band of a tile's frame, float16 (class, y, x), cut to its window.
+
+        Raises:
+            DamagedError: if it was never written or is damaged.
+        """
         window = frame_windows(self.grid, tile)[side]
-        chunk: HalfArray = read_chunk(self._bands[side], (*tile, 0, 0, 0))[0, 0]
+        with _whose(tile):
+            chunk: HalfArray = read_chunk(self._bands[side], (*tile, 0, 0, 0))[0, 0]
         return chunk[:, : window.height, : window.width]
 
     def has(self, tile: Tile) -> bool:
