@@ -52,7 +52,17 @@ def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunSpec:
     MapStore.create(stores / "map.zarr", GRID, source.scene.geobox, "d" * 64)
     monkeypatch.setattr(registry, "load", lambda ref, *_: load_toy(ref.card))
     ref = ModelRef(card, tmp_path / "toy.none", card.sha256, tmp_path / "model.json")
-    return RunSpec("d" * 64, stores, source, GRID, ref, Backend(), keep_tiles=True, pin=False)
+    return RunSpec(
+        "d" * 64,
+        stores,
+        source,
+        GRID,
+        ref,
+        Backend(),
+        keep_tiles=True,
+        pin=False,
+        memory_bytes=1 << 40,
+    )
 
 
 class Counted(SceneReader):

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tilemap.scene import Scene
 
 MB = 1 << 20
-WORKER_SLACK_BYTES = 256 * MB
+WORKER_SLACK_BYTES = 320 * MB
 """GDAL's block cache (64 MiB), an export (64), the codecs' threads, a worker's connections."""
 FRAGMENTED = 1.25
 """What the heap of a worker grows to over many tiles, against the first ones."""

@@ -173,7 +173,7 @@ def _execute(
     backend = dataclasses.replace(settings.backend, device=prepared.plan.device)
     spec = RunSpec(
         prepared.digest, directory.stores.absolute(), prepared.source, grid, prepared.model,
-        backend, keep_tiles, pins(settings.cluster),
+        backend, keep_tiles, pins(settings.cluster), prepared.plan.worker_bytes,
     )  # fmt: skip
     plugin = RunPlugin(spec)
     client.register_plugin(plugin)

@@ -23,6 +23,7 @@ from distributed import Worker, WorkerPlugin
 from tilemap.errors import DamagedError, StoreError
 from tilemap.geometry import Tile, TileGrid
 from tilemap.models import registry
+from tilemap.models.allocator import give_back_freed_memory
 from tilemap.models.protocol import Model
 from tilemap.scene import Scene
 from tilemap.stages.segment import segment_patch, standardise
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 
 Stage = Literal["segment", "stitch"]
 GDAL_CACHE_MB = 64
+NEAR = 0.9
+"""Of the planned memory: the heap of two threads fills with holes, slowly and without end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,7 @@ class RunSpec:
         stores: directory of the stores.
         keep_tiles: whether patches go through the tile store.
         pin: give each worker process a core of its own.
+        memory_bytes: what was planned for a worker; near it, freed memory is given back.
     """
 
     digest: str
@@ -77,6 +81,7 @@ class RunSpec:
     backend: Backend
     keep_tiles: bool
     pin: bool
+    memory_bytes: int
 
     @property
     def name(self) -> str:
@@ -99,6 +104,15 @@ class Receipt:
     process: int
     peak_bytes: int
     seconds: dict[str, float] = field(default_factory=dict)
+
+
+def resident_memory() -> int:
+    """Resident memory of this process now, in bytes; 0 where the system does not tell."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def peak_memory() -> int:
@@ -253,6 +267,8 @@ def run_task(
         seconds = context.segment(where)
     else:
         seconds = context.stitch(where, frozenset(Tile(*t) for t in missing))
+    if resident_memory() > NEAR * context.spec.memory_bytes:
+        give_back_freed_memory()
     return Receipt(stage, where, os.getpid(), peak_memory(), seconds)
 
 

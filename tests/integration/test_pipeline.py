@@ -368,7 +368,7 @@ def test_what_an_earlier_run_left_on_a_cluster_does_no_harm(
         before = _tree(mapped.directory)
         left = RunSpec(
             prepared.digest, mapped.directory / "stores", prepared.source, prepared.plan.grid,
-            prepared.model, Backend("cpu"), keep_tiles=True, pin=False,
+            prepared.model, Backend("cpu"), keep_tiles=True, pin=False, memory_bytes=1 << 40,
         )  # fmt: skip
         with Client(cluster) as client:
             client.register_plugin(RunPlugin(left))

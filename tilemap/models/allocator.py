@@ -30,3 +30,17 @@ def keep_freed_memory() -> bool:
     wanted = ((_MMAP_THRESHOLD, _LARGE), (_TRIM_THRESHOLD, 2 * _LARGE - 1), (_ARENA_MAX, 1))
     done = [bool(mallopt(key, value)) for key, value in wanted]
     return all(done)
+
+
+def give_back_freed_memory() -> bool:
+    """Give what is freed and kept back to the system, once; the next forward pays for it.
+
+    Returns:
+        Whether it took effect; False where there is no glibc.
+    """
+    try:
+        trim = ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):
+        return False
+    trim(0)
+    return True
