@@ -104,6 +104,8 @@ def _embedded(settings: ClusterSettings) -> Iterator[Client]:
             "DASK_LOGGING__DISTRIBUTED": "critical",
         },
         "distributed.admin.tick.limit": "30s",
+        # Dask samples every worker's stack a hundred times a second; tiles are timed by receipts.
+        "distributed.worker.profile.enabled": False,
     }
     with (
         dask.config.set(configuration),
