@@ -17,6 +17,7 @@ from tilemap.stores.geotiff import SceneRequest
 from tilemap.worker import Backend
 
 DEMO_MODEL = "tilemap-demo-5class"
+DEMO_CORE = 256
 DEMO_SCENE = ("va_eastern_shore_10m.tif", "va_eastern_shore_20m.tif")
 
 Paths = str | Path | Sequence[str | Path]
@@ -155,5 +156,9 @@ def demo(
     progress: Progress | None = None,
     **options: Unpack[Options],
 ) -> RunResult:
-    """Map the scene that ships with the package with the model that ships with it."""
+    """Map the scene that ships with the package with the model that ships with it.
+
+    In small tiles, unless ``core`` says otherwise, so that there are seams to measure.
+    """
+    options.setdefault("core", DEMO_CORE)
     return segment(demo_scene(), model=DEMO_MODEL, out=out, progress=progress, **options)

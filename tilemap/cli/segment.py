@@ -185,6 +185,7 @@ def demo(
 
     kept = None if fresh else out
     scenes = api.demo_scene()
+    options["core"] = api.DEMO_CORE
     _run(api.plan(scenes, model=api.DEMO_MODEL, out=kept, **options), out, fresh)
 
 
