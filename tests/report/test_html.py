@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tilemap.report.charts import bars, binned, histogram, percent, percentile
-from tilemap.report.html import ReportData, SeamFigures, Throughput, render, write_report
+from tilemap.report.html import ReportData, Throughput, render, write_report
 from tilemap.report.quicklook import png_bytes
+from tilemap.stores.maps import Seam
 from tilemap.stores.sidecars import ClassRow
 
 VOID = {"meta", "img", "br"}
@@ -35,7 +36,7 @@ FULL = ReportData(
     area_note="True areas.",
     not_observed=0.008,
     confidence_histogram=[0] * 60 + [10] * 40 + [600],
-    seam=SeamFigures(1_234_567, 12, 0.0213),
+    seam=Seam(1_234_567, 12, 0.0213),
     throughput=Throughput(3_763_551, 75.4, 16, 2, resumed=3),
     stages={"tile": 1.2, "segment": 60.3, EVIL: 0.0},
     settings={"core": 512, "like": None, "bands": ("blue", "green"), "scale": 1e-4},
@@ -120,8 +121,8 @@ def test_without_areas() -> None:
 
 def test_one_tile_has_no_seams() -> None:
     """Nothing compared is not the same as nothing found."""
-    assert "has no seams" in check(render(replace(FULL, seam=SeamFigures(0, 0, 0.0))))
-    assert "0 of 9 pixels" in check(render(replace(FULL, seam=SeamFigures(9, 0, 0.0))))
+    assert "has no seams" in check(render(replace(FULL, seam=Seam(0, 0, 0.0))))
+    assert "0 of 9 pixels" in check(render(replace(FULL, seam=Seam(9, 0, 0.0))))
 
 
 def test_many_quarantined_tiles_are_cut_short() -> None:

@@ -11,25 +11,11 @@ from html import escape
 from pathlib import Path
 
 from tilemap.report.charts import bars, histogram, percent, percentile
+from tilemap.stores.maps import Seam
 from tilemap.stores.sidecars import ClassRow, write_text
 
 STYLE = Path(__file__).with_name("report.css")
 WIDEST, TALLEST = 1064, 720  # a picture on the page, CSS pixels
-
-
-@dataclass(frozen=True)
-class SeamFigures:
-    """How far neighbouring tiles disagree where both predict.
-
-    Args:
-        pixels: pixels compared.
-        differ: of those, pixels to which the two tiles would give different labels.
-        largest: largest difference of one class's probability, 0..1.
-    """
-
-    pixels: int
-    differ: int
-    largest: float
 
 
 @dataclass(frozen=True)
@@ -89,7 +75,7 @@ class ReportData:
     area_note: str = ""
     not_observed: float = 0.0
     confidence_histogram: Sequence[int] = ()
-    seam: SeamFigures | None = None
+    seam: Seam | None = None
     throughput: Throughput | None = None
     stages: Mapping[str, float] = field(default_factory=dict)
     settings: Mapping[str, object] = field(default_factory=dict)
@@ -251,7 +237,7 @@ def _confidence(counts: Sequence[int]) -> str:
     )
 
 
-def _seam(seam: SeamFigures | None) -> str:
+def _seam(seam: Seam | None) -> str:
     if seam is None:
         return ""
     if not seam.pixels:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from tilemap.models.card import ModelCard
-from tilemap.report.html import ReportData, SeamFigures, Throughput, write_report
+from tilemap.report.html import ReportData, Throughput, write_report
 from tilemap.report.quicklook import draw, png_bytes
 from tilemap.stores.geotiff import SceneSource
+from tilemap.stores.maps import Seam
 from tilemap.stores.sidecars import ClassRow, write_bytes
 
 
@@ -61,7 +62,7 @@ def report_run(
         area_note="True areas: each core's pixels at the areal scale of its centre.",
         not_observed=record["not_observed_pixels"] / (rows * cols),
         confidence_histogram=list(confidence[:101]),
-        seam=SeamFigures(seam["pixels"], seam["differ"], seam["largest"]),
+        seam=Seam(seam["pixels"], seam["differ"], seam["largest"]),
         throughput=Throughput(
             pixels=record["pixels"],
             seconds=seconds["total"],
