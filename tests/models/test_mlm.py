@@ -11,13 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tilemap.errors import ModelError
-from tilemap.models.card import ClassInfo, ModelCard
+from tilemap.models.card import BandStatistics, ClassInfo, ModelCard
 from tilemap.models.mlm import card_from_item, card_to_item, read_card, write_json
 from tilemap.models.registry import SHIPPED, list_models
 
 numbers = st.floats(-1e6, 1e6, allow_nan=False)
 words = st.text(max_size=20)
 colors = st.from_regex(r"\A#[0-9a-fA-F]{6}\Z")
+statistics = st.builds(
+    BandStatistics,
+    mean=numbers,
+    std=st.floats(0, 1e6),
+    quantiles=st.lists(numbers, min_size=7, max_size=7).map(sorted).map(tuple),
+)
 
 
 @st.composite
@@ -52,6 +58,9 @@ def cards(draw: st.DrawFn) -> ModelCard:
         temperature=draw(positive),
         metrics=draw(st.dictionaries(words, numbers | st.integers() | words)),
         training_data=tuple(draw(st.lists(words, max_size=3))),
+        statistics=draw(st.none() | st.tuples(*[statistics] * count)),
+        gsd_m=draw(st.none() | st.lists(positive, min_size=2, max_size=2).map(sorted).map(tuple)),
+        derived_from=draw(st.none() | words),
         weights=draw(st.sampled_from(["model.onnx", "model.safetensors"])),
         sha256=draw(st.from_regex(r"\A[0-9a-f]{64}\Z")),
     )
@@ -119,7 +128,7 @@ def change(where: str, value: Any) -> dict[str, Any]:
         ("properties/mlm:input/0/value_scaling", [{"type": "min-max"}] * 6, "is missing"),
         ("properties/mlm:input/0/bands", ["red"], "mean must have one number per band (1), got 6"),
         ("properties/mlm:output/0/name", "tanh", "activation: Input should be 'softmax'"),
-        ("properties/tilemap:card_version", 2, "model cards of version 1, got 2"),
+        ("properties/tilemap:card_version", 3, "model cards up to version 2, got 3"),
         ("properties/tilemap:colour", "red", "colour: no such field; a card has name, title"),
         ("properties/tilemap:bands", ["red"], "tilemap:bands has a place of its own"),
         ("properties/tilemap:stride", 0, "stride: Input should be greater"),
@@ -171,3 +180,14 @@ def test_plain_fields_are_a_card_too(tmp_path: Path) -> None:
     write_json(card.model_dump(mode="json"), path)
     assert read_card(path) == card
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_card_of_the_first_version_is_read() -> None:
+    """What a card did not say before, it leaves open."""
+    old = item()
+    old["properties"]["tilemap:card_version"] = 1
+    for name in ("statistics", "gsd_m", "derived_from"):
+        old["properties"].pop(f"tilemap:{name}", None)
+    card = card_from_item(old)
+    assert (card.statistics, card.gsd_m, card.derived_from) == (None, None, None)
+    assert card.card_version == 2

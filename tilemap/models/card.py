@@ -7,7 +7,11 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-CARD_VERSION = 1
+CARD_VERSION = 2
+READABLE = (1, 2)
+"""Versions this program reads; 2 added statistics, gsd_m and derived_from."""
+QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
+"""Of the training data, as ``BandStatistics`` holds them."""
 
 
 class _Frozen(BaseModel):
@@ -25,6 +29,21 @@ class ClassInfo(_Frozen):
     def rgb(self) -> tuple[int, int, int]:
         """Colour as three numbers 0..255."""
         return (int(self.color[1:3], 16), int(self.color[3:5], 16), int(self.color[5:7], 16))
+
+
+class BandStatistics(_Frozen):
+    """What one band of the training data looked like, in the units the card takes."""
+
+    mean: float
+    std: Annotated[float, Field(ge=0)]
+    quantiles: tuple[float, float, float, float, float, float, float]
+    """At ``QUANTILES``, ascending."""
+
+    @model_validator(mode="after")
+    def _ascending(self) -> BandStatistics:
+        if list(self.quantiles) != sorted(self.quantiles):
+            raise ValueError(f"quantiles must ascend, got {self.quantiles}")
+        return self
 
 
 class ModelCard(_Frozen):
@@ -59,6 +78,12 @@ class ModelCard(_Frozen):
     temperature: Annotated[float, Field(gt=0)] = 1.0
     metrics: dict[str, float | int | str] = Field(default_factory=dict)
     training_data: tuple[str, ...] = ()
+    statistics: tuple[BandStatistics, ...] | None = None
+    """Of the training data, per band; None if unknown. A scene far outside is warned of."""
+    gsd_m: tuple[float, float] | None = None
+    """Smallest and largest pixel of the training data, metres."""
+    derived_from: str | None = None
+    """SHA-256 of the weights these were made from: exported, quantised or pruned."""
     weights: str
     """File name of the weights, beside the card."""
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -79,6 +104,13 @@ class ModelCard(_Frozen):
                 raise ValueError(
                     f"{name} must have one number per band ({len(self.bands)}), got {len(values)}"
                 )
+        if self.statistics is not None and len(self.statistics) != len(self.bands):
+            raise ValueError(
+                f"statistics must have one entry per band ({len(self.bands)}), "
+                f"got {len(self.statistics)}"
+            )
+        if self.gsd_m is not None and not 0 < self.gsd_m[0] <= self.gsd_m[1]:
+            raise ValueError(f"gsd_m must be two ascending numbers above 0, got {self.gsd_m}")
         if self.std is not None and min(self.std) <= 0:
             raise ValueError("std must be above 0 in every band")
         if self.patch is not None and self.patch % self.stride:

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from tilemap.errors import ModelError
-from tilemap.models.card import CARD_VERSION, ModelCard
+from tilemap.models.card import CARD_VERSION, READABLE, ModelCard
 
 EXTENSIONS = (
     "https://stac-extensions.github.io/mlm/v1.4.0/schema.json",
@@ -32,6 +32,9 @@ _OWN = (
     "temperature",
     "metrics",
     "training_data",
+    "statistics",
+    "gsd_m",
+    "derived_from",
     "card_version",
 )
 """Fields of the card without a place of their own in the extension."""
@@ -162,13 +165,13 @@ def card_from_fields(fields: dict[str, Any]) -> ModelCard:
         ModelError: as ``card_from_item``.
     """
     version = fields.get("card_version", CARD_VERSION)
-    if version != CARD_VERSION:
+    if version not in READABLE:
         raise ModelError(
-            f"this tilemap reads model cards of version {CARD_VERSION}, got {version!r}; "
-            "another tilemap wrote it"
+            f"this tilemap reads model cards up to version {CARD_VERSION}, got {version!r}; "
+            "a newer tilemap wrote it"
         )
     try:
-        return ModelCard.model_validate(fields)
+        return ModelCard.model_validate({**fields, "card_version": CARD_VERSION})
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

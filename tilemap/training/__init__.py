@@ -1,0 +1,1 @@
+"""Training: labels, blocks, samples, losses and the loop that turns them into a model folder."""
