@@ -1,0 +1,81 @@
+"""What is to be run: which models, and how often each looks at a patch."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from tilemap.models import registry
+from tilemap.models.card import ModelCard
+from tilemap.models.ensemble import Ensemble, combined_card
+from tilemap.models.protocol import Model
+from tilemap.models.registry import ModelRef
+from tilemap.models.tta import TURNS, Augmented, check_mode
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One model or several, plain or augmented; small, and travels to any process.
+
+    Args:
+        members: found and not yet loaded, one or more; their mean is mapped.
+        tta: "none", "flips" or "rotations".
+
+    Raises:
+        ModelError: if the members do not fit together.
+        UsageError: if there is no such augmentation.
+    """
+
+    members: tuple[ModelRef, ...]
+    tta: str = "none"
+
+    def __post_init__(self) -> None:
+        check_mode(self.tta)
+        _ = self.card
+
+    @cached_property
+    def card(self) -> ModelCard:
+        """What the whole is: the only member's card, or the ensemble's."""
+        return combined_card([member.card for member in self.members])
+
+    @property
+    def digest(self) -> str:
+        """Of all weights: the only member's, or a digest of theirs."""
+        if len(self.members) == 1:
+            return self.members[0].digest
+        digests = "".join(member.digest for member in self.members)
+        return hashlib.sha256(digests.encode()).hexdigest()
+
+    @property
+    def forwards(self) -> int:
+        """Of a network, for each patch."""
+        return len(self.members) * len(TURNS[self.tta])
+
+    @property
+    def one(self) -> Recipe:
+        """The first member alone, plain: what a cost is compared with."""
+        return Recipe(self.members[:1])
+
+    def describe(self) -> str:
+        """Forwards for a person: ``8 forwards for each patch (2 models x 4 flips)``."""
+        models = len(self.members)
+        parts = [f"{models} models"] if models > 1 else []
+        if self.tta != "none":
+            parts.append(f"{len(TURNS[self.tta])} {self.tta}")
+        how = f" ({' x '.join(parts)})" if parts else ""
+        return f"{self.forwards} forward{'s' * (self.forwards > 1)} for each patch{how}"
+
+    def load(self, *arguments: Any) -> Model:
+        """Every member through ``registry.load``, as one model.
+
+        Args:
+            arguments: what ``registry.load`` takes after the model.
+
+        Raises:
+            TilemapError: whatever it raises.
+        """
+        models = [registry.load(member, *arguments) for member in self.members]
+        model: Model = models[0] if len(models) == 1 else Ensemble(models)
+        return model if self.tta == "none" else Augmented(model, self.tta)
