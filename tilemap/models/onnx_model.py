@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tilemap.errors import ModelError, UnavailableError
+from tilemap.models.onnx_file import check_self_contained
 from tilemap.models.protocol import FloatArray, check_image
 
 if TYPE_CHECKING:
     from tilemap.geometry import Window
     from tilemap.models.card import ModelCard
+
+_KINDS = {"tensor(float)": "float32"}
 
 
 class OnnxModel:
@@ -31,17 +36,13 @@ class OnnxModel:
 
     def __init__(self, card: ModelCard, path: Path, threads: int = 1) -> None:
         self._card = card
+        check_self_contained(path)
         self._session = _session(path, threads)
-        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        if len(inputs) != 1:
-            raise ModelError(
-                f"{path.name}: a model must have one input, got {[i.name for i in inputs]}"
-            )
-        _check_shape(path.name, "input", inputs[0], card, (len(card.bands),))
-        planes: tuple[int, ...] = (len(card.classes),)
-        if card.activation == "sigmoid" and len(card.classes) == 2:
-            planes = (1, 2)
-        _check_shape(path.name, "output", outputs[0], card, planes)
+        inputs, outputs = (
+            [End(end.name, end.shape, _KINDS.get(end.type, end.type)) for end in ends]
+            for ends in (self._session.get_inputs(), self._session.get_outputs())
+        )
+        check_ends(path.name, inputs, outputs, card)
         self._input, self._output = inputs[0].name, outputs[0].name
 
     @property
@@ -52,27 +53,54 @@ class OnnxModel:
     @property
     def backend(self) -> str:
         """For the record of the run."""
-        return "onnxruntime float32 cpu"
+        return f"onnxruntime {'int8' if self._card.architecture.get('int8') else 'float32'} cpu"
 
     def predict(self, image: FloatArray, crop: Window | None = None) -> FloatArray:
         """See ``protocol.Model.predict``."""
-        check_image(self._card, image)
-        nhwc = self._card.layout == "NHWC"
-        batch = image.transpose(1, 2, 0)[None] if nhwc else image[None]
-        feed = {self._input: np.ascontiguousarray(batch, dtype=np.float32)}
+        feed = {self._input: to_batch(image, self._card)}
         try:
             planes = self._session.run([self._output], feed)[0][0]
-        except Exception as error:
-            raise ModelError(f"{self._card.name}: {_first_line(error)}") from error
-        planes = planes.transpose(2, 0, 1) if nhwc else planes
-        if planes.shape[1:] != image.shape[1:]:
-            raise ModelError(
-                f"{self._card.name}: the output must be as large as the input "
-                f"{image.shape[1:]}, got {planes.shape[1:]}"
-            )
-        if crop is not None:
-            planes = planes[:, crop.top : crop.bottom, crop.left : crop.right]
-        return to_probability(planes, self._card)
+        except Exception as error:  # its errors have no common type of their own
+            raise ModelError(f"{self._card.name}: {first_line(error)}") from error
+        return from_planes(planes, image, crop, self._card)
+
+
+def to_batch(image: FloatArray, card: ModelCard) -> FloatArray:
+    """A patch as the file takes it, C-contiguous, in the layout of the card.
+
+    Raises:
+        ModelError: if the image does not fit the card.
+    """
+    check_image(card, image)
+    batch = image.transpose(1, 2, 0)[None] if card.layout == "NHWC" else image[None]
+    return np.ascontiguousarray(batch, dtype=np.float32)
+
+
+def from_planes(
+    planes: FloatArray, image: FloatArray, crop: Window | None, card: ModelCard
+) -> FloatArray:
+    """What a file gave for a patch, as probabilities of the crop.
+
+    Args:
+        planes: output for the one patch, without the batch axis, in the layout of the card.
+        image: the patch, (band, y, x).
+        crop: see ``protocol.Model.predict``.
+
+    Returns:
+        See ``protocol.Model.predict``.
+
+    Raises:
+        ModelError: if the output is not as large as the patch.
+    """
+    planes = planes.transpose(2, 0, 1) if card.layout == "NHWC" else planes
+    if planes.shape[1:] != image.shape[1:]:
+        raise ModelError(
+            f"{card.name}: the output must be as large as the input "
+            f"{image.shape[1:]}, got {planes.shape[1:]}"
+        )
+    if crop is not None:
+        planes = planes[:, crop.top : crop.bottom, crop.left : crop.right]
+    return to_probability(planes, card)
 
 
 def to_probability(planes: FloatArray, card: ModelCard) -> FloatArray:
@@ -120,7 +148,7 @@ def _session(path: Path, threads: int) -> Any:
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:
-        raise ModelError(f"{path.name} is not a model: {_first_line(error)}") from error
+        raise ModelError(f"{path.name} is not a model: {first_line(error)}") from error
 
 
 @functools.cache
@@ -147,14 +175,47 @@ def _register_arena() -> None:
     onnxruntime.create_and_register_allocator(where, onnxruntime.OrtArenaCfg(by_request))
 
 
-def _check_shape(file: str, what: str, node: Any, card: ModelCard, planes: tuple[int, ...]) -> None:
+@dataclass(frozen=True)
+class End:
+    """One input or output of a graph.
+
+    Args:
+        name: in the file.
+        shape: sizes; anything but an integer is free.
+        kind: "float32", or what the engine calls another type of number.
+    """
+
+    name: str
+    shape: Sequence[object]
+    kind: str
+
+
+def check_ends(file: str, inputs: Sequence[End], outputs: Sequence[End], card: ModelCard) -> None:
+    """A graph takes and gives what the card says.
+
+    Args:
+        file: its name, for the error.
+
+    Raises:
+        ModelError: saying what the card says and what the file has.
+    """
+    if len(inputs) != 1:
+        raise ModelError(f"{file}: a model must have one input, got {[i.name for i in inputs]}")
+    _check_shape(file, "input", inputs[0], card, (len(card.bands),))
+    planes: tuple[int, ...] = (len(card.classes),)
+    if card.activation == "sigmoid" and len(card.classes) == 2:
+        planes = (1, 2)
+    _check_shape(file, "output", outputs[0], card, planes)
+
+
+def _check_shape(file: str, what: str, end: End, card: ModelCard, planes: tuple[int, ...]) -> None:
     """Number of axes, planes and fixed sizes of one end of the graph agree with the card."""
     says = f"card says {card.layout}, {' or '.join(map(str, planes))} planes" + (
         f" of {card.patch} x {card.patch}" if card.patch else ""
     )
-    shape = list(node.shape)
-    got = f"{file} has {what} {node.name} {shape} {node.type}"
-    if node.type != "tensor(float)" or len(shape) != 4:
+    shape = list(end.shape)
+    got = f"{file} has {what} {end.name} {shape} {end.kind}"
+    if end.kind != "float32" or len(shape) != 4:
         raise ModelError(f"{what} must be float32 with four axes: {got}")
     axis = 1 if card.layout == "NCHW" else 3
     sides = shape[2:] if card.layout == "NCHW" else shape[1:3]
@@ -167,6 +228,7 @@ def _check_shape(file: str, what: str, node: Any, card: ModelCard, planes: tuple
         raise ModelError(f"{what} must take one patch at a time: {got}")
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """An error of another library in one line of at most 200 characters."""
     text = str(error).strip().splitlines()
     return text[0][:200] if text else type(error).__name__

@@ -17,8 +17,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tilemap.errors import ModelError, OutputError, UsageError
+from tilemap.errors import ModelError, OutputError
 from tilemap.models.card import ModelCard
+from tilemap.models.engines import Settings, engine_for, start
 from tilemap.models.mlm import card_from_fields, card_to_item, read_card, read_json, write_json
 from tilemap.models.protocol import Model
 
@@ -195,40 +196,38 @@ def _changed(card: ModelCard, changes: dict[str, Any]) -> ModelCard:
     return card_from_fields({**card.model_dump(), **changes})
 
 
-def load(ref: ModelRef, device: str = "cpu", precision: str = "float32", threads: int = 1) -> Model:
+def load(
+    ref: ModelRef,
+    device: str = "cpu",
+    precision: str = "float32",
+    threads: int = 1,
+    engine: str = "auto",
+) -> Model:
     """Verify a model's file against its card and make it ready to run.
 
     Args:
         ref: from ``resolve``.
         device: "cpu" or "cuda" ("cuda:1" ...); ONNX files run on the CPU.
-        precision: "float32" or "bfloat16"; ONNX files run as they are, in float32.
+        precision: "float32" or "bfloat16"; ONNX Runtime runs float32 whatever is asked of "auto".
         threads: CPU threads within one forward, 1 or more.
+        engine: one of ``engines.ENGINES``; "auto" is torch for ``.safetensors``, ONNX Runtime for
+            ``.onnx``.
 
     Raises:
         ModelError: if the file is not the one the card describes, or contradicts it.
         UnavailableError: if the device or an optional package is not there.
-        UsageError: if an argument has no such value.
+        UsageError: if an argument has no such value, or the engine cannot run this.
     """
-    if precision not in ("float32", "bfloat16"):
-        raise UsageError(f"precision must be float32 or bfloat16, got {precision!r}")
-    if threads < 1:
-        raise UsageError(f"threads must be 1 or more, got {threads}")
+    settings = Settings(device, precision, threads)
     check_kind(ref.path)
+    chosen = engine_for(ref.card, ref.path, settings, engine)
     found = file_sha256(ref.path)
     if found != ref.card.sha256:
         raise ModelError(
             f"{ref.path}: not the weights of {ref.card.name}: card says sha256 "
             f"{ref.card.sha256}, file has {found}"
         )
-    if ref.path.suffix == ".onnx":
-        if device != "cpu":
-            raise UsageError(f"{ref.card.name} is an ONNX model and runs on cpu, got {device!r}")
-        from tilemap.models.onnx_model import OnnxModel
-
-        return OnnxModel(ref.card, ref.path, threads)
-    from tilemap.models.torch_model import TorchModel
-
-    return TorchModel(ref.card, ref.path, device, precision, threads)
+    return start(ref.card, ref.path, chosen, settings)
 
 
 def list_models(home: Path | None = None) -> list[ModelEntry]:
