@@ -15,7 +15,7 @@ from tilemap.training.ema import Average
 from tilemap.training.schedule import Schedule
 
 
-@given(st.integers(10, 60), st.sampled_from([0.15, 0.25, 0.3, 0.5])  # 0.1 of 10: torch divides by 0)
+@given(st.integers(10, 60), st.sampled_from([0.15, 0.25, 0.3, 0.5]))
 def test_onecycle_is_torchs(steps: int, warmup: float) -> None:
     """Step by step."""
     optimiser = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
