@@ -18,8 +18,10 @@ from tilemap import measure as measure_module
 from tilemap.errors import ModelError, TilemapError, UnavailableError
 from tilemap.measure import WORKER_SLACK_BYTES, Cost, Trial, measure, run_trial
 from tilemap.models import registry
+from tilemap.models.recipe import Recipe
 from tilemap.models.registry import ModelRef
 from tilemap.scene import Band, Scene
+from tilemap.stages import segment
 
 pytest.importorskip("onnxruntime")
 
@@ -39,7 +41,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def trial() -> Trial:
     """A small patch of the small model that ships."""
-    return Trial(registry.resolve("iplunet-cloud-6b"), _scene(), 256, "auto", "float32", 1)
+    recipe = Recipe((registry.resolve("iplunet-cloud-6b"),))
+    return Trial(recipe, _scene(), 256, "auto", "float32", 1)
 
 
 SEGMENT_ONCE = """
@@ -83,7 +86,12 @@ def test_a_cost_is_measured_once(home: Path, trial: Trial, monkeypatch: pytest.M
 
     monkeypatch.setattr(subprocess, "run", refuse)
     assert measure(trial) == cost
-    for change in ({"side": 512}, {"precision": "bfloat16"}, {"scene": _scene("float32")}):
+    twice = Recipe(trial.model.members * 2)
+    changes: list[dict[str, object]] = [
+        {"side": 512}, {"precision": "bfloat16"}, {"scene": _scene("float32")}, {"model": twice},
+        {"model": Recipe(trial.model.members, "flips")}, {"uncertainty": ("entropy",)},
+    ]  # fmt: skip
+    for change in changes:
         with pytest.raises(AssertionError, match="measured again"):
             measure(dataclasses.replace(trial, **change))  # type: ignore[arg-type]
 
@@ -121,10 +129,11 @@ def test_an_error_of_the_model_comes_back_as_it_was(
 ) -> None:
     """Its kind, its text and so its exit code; nothing is kept."""
     folder = tmp_path / "model"
-    shutil.copytree(trial.model.path.parent, folder)
-    (folder / trial.model.path.name).write_bytes(b"not the weights")
+    (member,) = trial.model.members
+    shutil.copytree(member.path.parent, folder)
+    (folder / member.path.name).write_bytes(b"not the weights")
     with pytest.raises(ModelError, match="not the weights of iplunet-cloud-6b") as caught:
-        measure(dataclasses.replace(trial, model=registry.resolve(folder)))
+        measure(dataclasses.replace(trial, model=Recipe((registry.resolve(folder),))))
     assert type(caught.value) is ModelError
     assert caught.value.exit_code == 65
     assert not home.exists()
@@ -169,7 +178,7 @@ def test_the_trial_shows_the_model_reflectance(
 ) -> None:
     """Numbers as a scene has them, whatever their dtype: a model need not bear others."""
     seen: list[np.ndarray] = []
-    real = registry.load(trial.model)
+    real = trial.model.load()
 
     class Watched:
         card = real.card
@@ -186,6 +195,34 @@ def test_the_trial_shows_the_model_reflectance(
     assert {image.shape for image in seen} == {(6, 64, 64), (6, 32, 32)}
 
 
+def test_uncertainty_and_every_forward_are_measured_too(
+    trial: Trial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trial does what a worker will do with a patch."""
+    calls: list[tuple[int, tuple[str, ...]]] = []
+    real = segment.segment_patch
+
+    class Counted:
+        card = trial.model.card
+        forwards = 0
+
+        def predict(self, image, crop=None):  # type: ignore[no-untyped-def]
+            Counted.forwards += 1
+            shape = image.shape[1:] if crop is None else crop.shape
+            return np.full((2, *shape), 0.5, np.float32)
+
+    def watch(*arguments):  # type: ignore[no-untyped-def]
+        prediction = real(*arguments)
+        calls.append((Counted.forwards, tuple(prediction.uncertainty)))
+        return prediction
+
+    monkeypatch.setattr(registry, "load", lambda *_: Counted())
+    monkeypatch.setattr(segment, "segment_patch", watch)
+    recipe = Recipe(trial.model.members * 2, "rotations")
+    run_trial(dataclasses.replace(trial, model=recipe, uncertainty=("margin",), side=64))
+    assert calls == [(16 * (i + 1), ("margin",)) for i in range(4)]
+
+
 def test_a_model_of_one_size_is_measured_at_that_size(
     trial: Trial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -199,8 +236,9 @@ def test_a_model_of_one_size_is_measured_at_that_size(
     monkeypatch.setattr(measure_module, "_run_once", run_once)
     monkeypatch.setattr(measure_module, "_peak", lambda: 10**12)
     card = trial.model.card.model_copy(update={"patch": 128})
-    ref = ModelRef(card, trial.model.path, trial.model.digest, trial.model.card_path)
-    cost = run_trial(dataclasses.replace(trial, model=ref, side=999))
+    (member,) = trial.model.members
+    ref = ModelRef(card, member.path, member.digest, member.card_path)
+    cost = run_trial(dataclasses.replace(trial, model=Recipe((ref,)), side=999))
     assert sizes == [128]
     assert cost.bytes_per_pixel >= 1000
     assert cost.worker_bytes(128) >= 10**12 + 1000 * 128 * 128

@@ -244,6 +244,19 @@ def test_a_plan_adds_up(scene: tuple[int, int], card: ModelCard, workers: int) -
     assert kept.worker_bytes == COST.worker_bytes(_side(grid))
 
 
+def test_every_layer_more_takes_its_room() -> None:
+    """A byte in each store, and a raster with its copies, for each pixel; one task more."""
+    card = toy_card()
+    grid = choose_grid((900, 700), card, GridSettings())
+    plain, more = (
+        make_plan(grid, _scene((900, 700)), card, COST, 2, True, kept)
+        for kept in ((), ("entropy", "margin"))
+    )
+    assert more.tasks == plain.tasks + 2
+    assert more.store_bytes - plain.store_bytes == 2 * 2 * 900 * 700
+    assert more.product_bytes - plain.product_bytes == 2 * 2 * 900 * 700
+
+
 def _scene(shape: tuple[int, int], bands: int = 3, dtype: str = "uint16", **band: object) -> Scene:
     geobox = GeoBox(shape, Affine(10, 0, 0, 0, -10, 0), "EPSG:32618")
     return Scene(geobox, (Band("red", dtype, **band),) * bands, "memory")  # type: ignore[arg-type]

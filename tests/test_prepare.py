@@ -14,7 +14,7 @@ from tilemap import prepare as prepare_module
 from tilemap.cluster import ClusterSettings
 from tilemap.directory import RunDirectory, differences, write_json
 from tilemap.errors import ConfigError, ModelError, SceneError
-from tilemap.measure import MB, Cost
+from tilemap.measure import MB, Cost, Trial
 from tilemap.models import registry
 from tilemap.models.card import ModelCard
 from tilemap.models.registry import ModelRef
@@ -50,7 +50,7 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 def _prepare(scene: Path, out: Path | None = None, **settings: Any) -> Prepared:
-    return prepare(SceneRequest((str(scene),)), "toy", SegmentSettings(**settings), out)
+    return prepare(SceneRequest((str(scene),)), ("toy",), SegmentSettings(**settings), out)
 
 
 def test_the_same_is_the_same(scene: Path) -> None:
@@ -90,10 +90,63 @@ def test_another_input_is_another_run(scene: Path) -> None:
     """A pixel that changed, a scale, a resolution."""
     before = _prepare(scene)
     request = SceneRequest((str(scene),), scale=2e-4)
-    assert prepare(request, "toy", SegmentSettings()).digest != before.digest
+    assert prepare(request, ("toy",), SegmentSettings()).digest != before.digest
     write_geotiff(scene, random_scene((300, 410), seed=1), names=CARD.bands, scale=1e-4)
     assert _prepare(scene).digest != before.digest
     assert _prepare(scene, backend=Backend(precision="bfloat16")).digest != before.digest
+
+
+def test_what_is_asked_of_the_model_makes_another_run(
+    scene: Path, toy: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other augmentation, another measure, one more member or their order: each is told."""
+    other = CARD.model_copy(update={"sha256": "1" * 64, "name": "other"})
+    cards = {"toy": CARD, "other": other}
+    monkeypatch.setattr(
+        registry, "resolve", lambda n: ModelRef(cards[n], scene, cards[n].sha256, scene)
+    )
+    request = SceneRequest((str(scene),))
+
+    def run(models: tuple[str, ...] = ("toy",), **settings: Any) -> Prepared:
+        return prepare(request, models, SegmentSettings(**settings))
+
+    before = run()
+    assert before.model.forwards == 1
+    for now, where in (
+        (run(tta="flips"), "model.tta was none, now flips"),
+        (run(uncertainty=("margin",)), "uncertainty was [], now ['margin']"),
+        (run(("toy", "other")), "model.sha256 was"),
+    ):
+        assert now.digest != before.digest
+        assert any(line.startswith(where) for line in differences(before.identity, now.identity))
+    both = run(("toy", "other"), tta="flips")
+    assert both.digest != run(("other", "toy"), tta="flips").digest
+    assert [m["name"] for m in both.identity["model"]["members"]] == ["toy-box", "other"]
+    assert both.model.forwards == 8
+    assert both.plan.tasks == before.plan.tasks
+    cards["other"] = other.model_copy(update={"temperature": 2.0})
+    assert run(("toy", "other"), tta="flips").digest != both.digest
+    cards["other"] = other.model_copy(update={"bands": ("red", "green", "blue")})
+    with pytest.raises(ModelError, match="same bands"):
+        run(("toy", "other"))
+
+
+def test_several_forwards_are_compared_with_one(
+    scene: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is measured of the whole, and of the first model alone; one model is measured once."""
+    asked: list[int] = []
+
+    def cost(trial: Trial) -> Cost:
+        asked.append(trial.model.forwards)
+        return dataclasses.replace(COST, seconds_per_pixel=1e-6 * (trial.model.forwards + 0.1))
+
+    monkeypatch.setattr(prepare_module, "measure", cost)
+    assert _prepare(scene).times_one == 1
+    assert asked == [1]
+    prepared = prepare(SceneRequest((str(scene),)), ("toy",) * 2, SegmentSettings(tta="flips"))
+    assert asked == [1, 8, 1]
+    assert prepared.times_one == pytest.approx(8.1 / 1.1)
 
 
 def _leave(out: Path, prepared: Prepared) -> None:

@@ -11,18 +11,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tilemap import worker as worker_module
 from tilemap.errors import StoreError
-from tilemap.geometry import Tile, TileGrid
+from tilemap.geometry import Tile, TileGrid, Window
 from tilemap.models import registry
+from tilemap.models.protocol import Model
+from tilemap.models.recipe import Recipe
 from tilemap.models.registry import ModelRef
+from tilemap.stages.segment import measure_uncertainty, standardise
+from tilemap.stages.tile import read_patch
 from tilemap.stores.chunks import chunk_path
 from tilemap.stores.geotiff import SceneReader, SceneRequest, open_scene
 from tilemap.stores.maps import MapStore
 from tilemap.stores.marks import Mark
 from tilemap.stores.predictions import PredictionStore
 from tilemap.stores.tiles import TileStore
-from tilemap.testing import load_toy, random_scene, toy_card, write_geotiff
+from tilemap.testing import load_toy, map_in_memory, random_scene, toy_card, write_geotiff
 from tilemap.worker import (
     Backend,
     Receipt,
@@ -52,12 +55,13 @@ def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunSpec:
     MapStore.create(stores / "map.zarr", GRID, source.scene.geobox, "d" * 64)
     monkeypatch.setattr(registry, "load", lambda ref, *_: load_toy(ref.card))
     ref = ModelRef(card, tmp_path / "toy.none", card.sha256, tmp_path / "model.json")
+    recipe = Recipe((ref,))
     return RunSpec(
         "d" * 64,
         stores,
         source,
         GRID,
-        ref,
+        recipe,
         Backend(),
         keep_tiles=True,
         pin=False,
@@ -225,11 +229,65 @@ def test_a_model_is_loaded_once_by_each_process(
 ) -> None:
     """However many tiles it maps."""
     loads = []
-    load = worker_module.registry.load
+    load = registry.load
     monkeypatch.setattr(registry, "load", lambda ref, *rest: loads.append(rest) or load(ref, *rest))
     for tile in GRID.tiles():
         context.segment(tile)
     assert loads == [("auto", "float32", 1)]
+
+
+def test_every_member_is_loaded_once_and_their_mean_is_mapped(
+    spec: RunSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two models, mirrored: one model for the tiles, with the cards of both."""
+    loads = []
+    load = registry.load
+    monkeypatch.setattr(registry, "load", lambda ref, *rest: loads.append(ref) or load(ref, *rest))
+    (first,) = spec.model.members
+    card = first.card.model_copy(update={"architecture": {"toy": "box", "context": 3, "seed": 7}})
+    members = (first, dataclasses.replace(first, card=card))
+    context = RunContext(dataclasses.replace(spec, model=Recipe(members, "flips")))
+    _map_all(context)
+    assert loads == list(members)
+    got = context.maps.read_window("confidence", Window(0, 0, *GRID.scene))
+    with spec.source.open() as reader:
+        _, want = map_in_memory(reader, context.model(), GRID)
+        _, alone = map_in_memory(reader, load_toy(first.card), GRID)
+    np.testing.assert_array_equal(got, want)
+    assert (got != alone).any()
+
+
+def test_uncertainty_is_kept_where_the_stores_have_room_for_it(spec: RunSpec) -> None:
+    """All layers are done with the same tile; a lost core has none of them."""
+    kept = ("entropy", "margin")
+    stores = spec.stores.with_name("more")
+    PredictionStore.create(stores / "predictions.zarr", GRID, 4, "d" * 64, kept)
+    MapStore.create(stores / "map.zarr", GRID, spec.source.scene.geobox, "d" * 64, kept)
+    context = RunContext(dataclasses.replace(spec, stores=stores, keep_tiles=False))
+    for tile in GRID.tiles():
+        context.segment(tile)
+    lost = Tile(1, 1)
+    for tile in GRID.tiles():
+        context.stitch(tile, frozenset({lost} & set(GRID.neighbours(tile))))
+    everything = Window(0, 0, *GRID.scene)
+    with spec.source.open() as reader:
+        want = uncertainty_in_memory(reader, load_toy(spec.model.card))
+    hole = GRID.core_window(lost).slices()
+    for name in kept:
+        got = context.maps.read_window(name, everything)
+        assert (got[hole] == 255).all()
+        want[name][hole] = 255
+        np.testing.assert_array_equal(got, want[name])
+        assert np.unique(got).size > 10
+
+
+def uncertainty_in_memory(reader: SceneReader, model: Model) -> dict[str, np.ndarray]:
+    """Of one forward of the whole scene with all the toy looks at around it."""
+    window = Window(0, 0, *GRID.scene).grow(8)
+    image, valid = read_patch(reader, window)
+    half = model.predict(standardise(image, valid, reader.scene, model.card), None)
+    half = np.ascontiguousarray(half[:, 8:-8, 8:-8].astype(np.float16))
+    return {name: measure_uncertainty(half, name) for name in ("entropy", "margin")}
 
 
 PEAK = "from tilemap.worker import peak_memory; print(peak_memory())"

@@ -9,11 +9,13 @@ from typing import TypedDict, Unpack
 
 from tilemap.cluster import ClusterSettings
 from tilemap.errors import UsageError
+from tilemap.models.tta import check_mode
 from tilemap.plan import GridSettings, parse_bytes
 from tilemap.prepare import Prepared, SegmentSettings, prepare
 from tilemap.progress import Progress
 from tilemap.run import RunResult, execute
 from tilemap.stores.geotiff import SceneRequest
+from tilemap.stores.predictions import UNCERTAINTIES, Uncertainty
 from tilemap.worker import Backend
 
 DEMO_MODEL = "tilemap-demo-5class"
@@ -21,6 +23,7 @@ DEMO_CORE = 256
 DEMO_SCENE = ("va_eastern_shore_10m.tif", "va_eastern_shore_20m.tif")
 
 Paths = str | Path | Sequence[str | Path]
+Models = str | Path | Sequence[str | Path]
 
 
 class Options(TypedDict, total=False):
@@ -29,7 +32,9 @@ class Options(TypedDict, total=False):
     Of the scene: ``bands`` (names of the files' bands, in order), ``nodata``, ``scale``,
     ``offset``, ``like`` (a raster whose grid is taken), ``resolution`` (in units of the CRS).
     Of the cut, in pixels: ``core``, ``halo``, ``blend``. Of the model: ``device`` (auto, cpu,
-    cuda), ``precision`` (float32, bfloat16). Of the cluster: ``scheduler``, ``workers``,
+    cuda), ``precision`` (float32, bfloat16), ``tta`` (none, flips, rotations: the mean over a
+    patch mirrored and turned). Of the products: ``uncertainty`` ("entropy", "margin"). Of the
+    cluster: ``scheduler``, ``workers``,
     ``memory_limit`` ("2GiB", of one worker). ``keep_stores``.
     """
 
@@ -44,6 +49,8 @@ class Options(TypedDict, total=False):
     blend: int | None
     device: str
     precision: str
+    tta: str
+    uncertainty: Sequence[str]
     scheduler: str | None
     workers: int | None
     memory_limit: str | int | None
@@ -86,13 +93,32 @@ def _settings(options: Options) -> SegmentSettings:
             None if limit is None else parse_bytes(limit),
         ),
         options.get("keep_stores", True),
+        check_mode(options.get("tta", "none")),
+        _measures(options.get("uncertainty", ())),
     )
+
+
+def _measures(wanted: Sequence[str]) -> tuple[Uncertainty, ...]:
+    """Measures of uncertainty in their own order, each once."""
+    names = [wanted] if isinstance(wanted, str) else list(wanted)
+    if unknown := sorted(set(names) - set(UNCERTAINTIES)):
+        raise UsageError(
+            f"uncertainty must be among {', '.join(UNCERTAINTIES)}, got {unknown[0]!r}"
+        )
+    return tuple(name for name in UNCERTAINTIES if name in names)
+
+
+def _models(model: Models) -> list[str | Path]:
+    several = [model] if isinstance(model, str | Path) else list(model)
+    if not several:
+        raise UsageError("at least one model must be given, got none")
+    return several
 
 
 def plan(
     scenes: Paths,
     *,
-    model: str | Path,
+    model: Models,
     out: str | Path | None = None,
     **options: Unpack[Options],
 ) -> Prepared:
@@ -100,7 +126,8 @@ def plan(
 
     Args:
         scenes: a file, several (bands or neighbours of one scene), a directory, a STAC item.
-        model: a name from ``tilemap models list``, a model folder, an ``.onnx`` file.
+        model: a name from ``tilemap models list``, a model folder, an ``.onnx`` file; or several,
+            whose mean probability is mapped.
         out: directory of a run that is to be continued, if there is one.
         **options: see ``Options``.
 
@@ -112,13 +139,13 @@ def plan(
     """
     settings = _settings(options)
     request = _request(scenes, options)
-    return prepare(request, model, settings, None if out is None else Path(out))
+    return prepare(request, _models(model), settings, None if out is None else Path(out))
 
 
 def segment(
     scenes: Paths,
     *,
-    model: str | Path,
+    model: Models,
     out: str | Path,
     fresh: bool = False,
     progress: Progress | None = None,

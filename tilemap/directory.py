@@ -2,7 +2,8 @@
 
 ::
 
-    OUT/landcover.tif, confidence.tif, sidecars, quicklook.png, report.html    the products
+    OUT/landcover.tif, confidence.tif, entropy.tif, margin.tif, sidecars       the products
+    OUT/quicklook.png, report.html                                             to look at
     OUT/run.json                                                               what was run
     OUT/stores/identity.json, tiles.zarr, predictions.zarr, map.zarr           to resume
 """
@@ -24,8 +25,8 @@ from tilemap.errors import BusyError, OutputError
 Identity = dict[str, Any]
 STORES, RUN_FILE, IDENTITY_FILE = "stores", "run.json", "identity.json"
 OURS = (
-    "landcover.tif", "landcover.tif.aux.xml", "landcover.qml", "confidence.tif", "quicklook.png",
-    "report.html", RUN_FILE,
+    "landcover.tif", "landcover.tif.aux.xml", "landcover.qml", "confidence.tif", "entropy.tif",
+    "margin.tif", "quicklook.png", "report.html", RUN_FILE,
 )  # fmt: skip
 """Names of what a run leaves, ``.partial`` behind them while it is written; ``--fresh`` removes
 nothing else."""

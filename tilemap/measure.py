@@ -26,8 +26,9 @@ from tilemap.geometry import Tile, TileGrid, round_up
 from tilemap.models import registry
 
 if TYPE_CHECKING:
-    from tilemap.models.registry import ModelRef
+    from tilemap.models.recipe import Recipe
     from tilemap.scene import Scene
+    from tilemap.stores.predictions import Uncertainty
 
 MB = 1 << 20
 WORKER_SLACK_BYTES = 320 * MB
@@ -43,14 +44,16 @@ class Trial:
 
     Args:
         side: height and width of the patch, pixels.
+        uncertainty: measures that are kept besides.
     """
 
-    model: ModelRef
+    model: Recipe
     scene: Scene
     side: int
     device: str
     precision: str
     threads: int
+    uncertainty: tuple[Uncertainty, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +85,11 @@ class Cost:
         return int((max(room, 0) / self.bytes_per_pixel) ** 0.5)
 
 
-def resolve_device(model: ModelRef, device: str) -> str:
-    """Turn "auto" into "cuda" where the model can use it and one is there, else into "cpu"."""
+def resolve_device(model: Recipe, device: str) -> str:
+    """Turn "auto" into "cuda" where every member can use it and one is there, else into "cpu"."""
     if device != "auto":
         return device
-    if model.path.suffix == ".onnx":
+    if any(member.path.suffix == ".onnx" for member in model.members):
         return "cpu"
     import torch
 
@@ -136,8 +139,9 @@ def _key(trial: Trial) -> str:
     from tilemap import __version__
 
     parts = (
-        __version__, trial.model.digest, trial.side, trial.scene.dtype.str, trial.device,
-        trial.precision, trial.threads, platform.node(), platform.processor(), sys.version,
+        __version__, trial.model.digest, trial.model.tta, trial.uncertainty, trial.side,
+        trial.scene.dtype.str, trial.device, trial.precision, trial.threads,
+        platform.node(), platform.processor(), sys.version,
         Path(__file__).stat().st_mtime_ns,
     )  # fmt: skip
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
@@ -158,7 +162,7 @@ def _run_once(trial: Trial, side: int) -> tuple[int, float]:
     from tilemap.stages.segment import segment_patch, standardise
 
     card, scene = trial.model.card, trial.scene
-    model = registry.load(trial.model, trial.device, trial.precision, trial.threads)
+    model = trial.model.load(trial.device, trial.precision, trial.threads)
     margin = min(GRANULE, side // 4)
     grid = TileGrid((side - 2 * margin,) * 2, side - 2 * margin, margin, 0)
     random = np.random.default_rng(0)
@@ -171,7 +175,7 @@ def _run_once(trial: Trial, side: int) -> tuple[int, float]:
     for _ in range(2):
         start = time.perf_counter()
         standard = standardise(image, valid, scene, card)
-        segment_patch(grid, tile, standard, valid, model)
+        segment_patch(grid, tile, standard, valid, model, trial.uncertainty)
         seconds.append(time.perf_counter() - start)
     return _peak(), min(seconds)
 
@@ -187,7 +191,7 @@ def run_trial(trial: Trial) -> Cost:
     else:
         large = round_up(trial.side, card.stride)
         small = round_up(max(large // 2, card.stride), card.stride)
-    model = registry.load(trial.model, trial.device, trial.precision, trial.threads)
+    model = trial.model.load(trial.device, trial.precision, trial.threads)
     base = _peak()
     del model
     low, seconds = _run_once(trial, small)

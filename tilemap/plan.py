@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tilemap.errors import ConfigError, GridError, SceneError, UsageError
@@ -122,6 +123,7 @@ class Plan:
         product_bytes: bound of products and temporary files.
         worker_bytes: bound of the memory of one worker.
         seconds: expected, start-up left out.
+        products: rasters that are written.
     """
 
     grid: TileGrid
@@ -131,6 +133,7 @@ class Plan:
     product_bytes: int
     worker_bytes: int
     seconds: float
+    products: int = 2
 
     @property
     def disk_bytes(self) -> int:
@@ -139,18 +142,25 @@ class Plan:
 
     @property
     def tasks(self) -> int:
-        """Segment and stitch each tile once, export two products."""
-        return 2 * self.grid.size + 2
+        """Segment and stitch each tile once, export each product."""
+        return 2 * self.grid.size + self.products
 
 
 def make_plan(
-    grid: TileGrid, scene: Scene, card: ModelCard, cost: Cost, workers: int, keep_tiles: bool
+    grid: TileGrid,
+    scene: Scene,
+    card: ModelCard,
+    cost: Cost,
+    workers: int,
+    keep_tiles: bool,
+    uncertainty: Sequence[str] = (),
 ) -> Plan:
     """Add up what the tiles of a grid take; every figure but the seconds is a bound."""
+    layers = 2 + len(uncertainty)
     pixels = grid.scene[0] * grid.scene[1]
     frame = sum(w.size for tile in _corner_tiles(grid) for w in frame_windows(grid, tile).values())
     frames = frame * len(card.classes) * 2 * grid.size // max(len(_corner_tiles(grid)), 1)
-    store = 4 * pixels + frames + 16384 * grid.size
+    store = 2 * layers * pixels + frames + 16384 * grid.size
     if keep_tiles:
         store += grid.patch_pixels() * (len(card.bands) * scene.dtype.itemsize + 1)
     side = _largest_side(grid)
@@ -160,9 +170,10 @@ def make_plan(
         workers=workers,
         device=cost.device,
         store_bytes=store,
-        product_bytes=4 * pixels + (4 << 20),
+        product_bytes=2 * layers * pixels + (4 << 20),
         worker_bytes=cost.worker_bytes(side),
         seconds=seconds * 1.1,
+        products=layers,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from tilemap.directory import Identity, RunDirectory, digest_of
 from tilemap.geometry import TileGrid
 from tilemap.measure import Cost, Trial, measure
 from tilemap.models import registry
-from tilemap.models.registry import ModelRef
+from tilemap.models.card import ModelCard
+from tilemap.models.recipe import Recipe
 from tilemap.plan import (
     GridSettings,
     Plan,
@@ -22,6 +24,7 @@ from tilemap.plan import (
     quicker_grid,
 )
 from tilemap.stores.geotiff import SceneRequest, SceneSource, open_scene
+from tilemap.stores.predictions import Uncertainty
 from tilemap.worker import Backend
 
 FORMAT = 1
@@ -39,24 +42,38 @@ class SegmentSettings:
         backend: device and precision.
         cluster: where the tasks run.
         keep_stores: keep the stores, patches included, after a run that ended well.
+        tta: "none", "flips" or "rotations": what the model sees of each patch.
+        uncertainty: measures that become rasters too.
     """
 
     grid: GridSettings = field(default_factory=GridSettings)
     backend: Backend = field(default_factory=Backend)
     cluster: ClusterSettings = field(default_factory=ClusterSettings)
     keep_stores: bool = True
+    tta: str = "none"
+    uncertainty: tuple[Uncertainty, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A run that has passed every check and has touched nothing."""
+    """A run that has passed every check and has touched nothing.
+
+    Args:
+        one: cost of the first model alone, plain.
+    """
 
     source: SceneSource
-    model: ModelRef
+    model: Recipe
     settings: SegmentSettings
     plan: Plan
     cost: Cost
+    one: Cost
     identity: Identity
+
+    @property
+    def times_one(self) -> float:
+        """Seconds of a tile against those of the first model alone, plain."""
+        return self.cost.seconds_per_pixel / self.one.seconds_per_pixel
 
     @property
     def digest(self) -> str:
@@ -65,18 +82,22 @@ class Prepared:
 
 
 def prepare(
-    request: SceneRequest, model: str | Path, settings: SegmentSettings, out: Path | None = None
+    request: SceneRequest,
+    models: Sequence[str | Path],
+    settings: SegmentSettings,
+    out: Path | None = None,
 ) -> Prepared:
     """Check everything that can be known before the run, and plan it.
 
     Args:
-        out: where the run will go. A run of this model that lies there already has chosen a core,
+        models: one, or several whose mean is mapped.
+        out: where the run will go. A run of these models that lies there already has chosen a core,
             which is kept: what was measured to choose it may come out otherwise today.
 
     Raises:
         TilemapError: of the kind that fits; nothing has been touched.
     """
-    ref = registry.resolve(model)
+    ref = Recipe(tuple(registry.resolve(model) for model in models), settings.tta)
     request = dataclasses.replace(request, bands=ref.card.bands)
     source = open_scene(request)
     check_units(source.scene, ref.card)
@@ -85,21 +106,29 @@ def prepare(
     grid = choose_grid(shape, ref.card, chosen)
     backend = settings.backend
     side = max(grid.patch_window(next(grid.tiles())).shape)
-    cost = measure(
-        Trial(ref, source.scene, side, backend.device, backend.precision, backend.threads)
-    )
+    trial = Trial(
+        ref, source.scene, side, backend.device, backend.precision, backend.threads,
+        settings.uncertainty,
+    )  # fmt: skip
+    cost = measure(trial)
+    one = cost
+    if ref.forwards > 1:
+        one = measure(dataclasses.replace(trial, model=ref.one, device=cost.device))
     grid = quicker_grid(grid, ref.card, chosen, cost)
     if settings.cluster.scheduler is None or settings.cluster.memory_limit is not None:
         limit = memory_per_worker(settings.cluster)
         grid = check_memory(grid, ref.card, cost, limit, chosen)
     workers = worker_count(settings.cluster)
-    plan = make_plan(grid, source.scene, ref.card, cost, workers, settings.keep_stores)
-    identity = _identity(source, ref, grid, dataclasses.replace(backend, device=cost.device))
-    return Prepared(source, ref, settings, plan, cost, identity)
+    plan = make_plan(
+        grid, source.scene, ref.card, cost, workers, settings.keep_stores, settings.uncertainty
+    )
+    found = dataclasses.replace(backend, device=cost.device)
+    identity = _identity(source, ref, grid, dataclasses.replace(settings, backend=found))
+    return Prepared(source, ref, settings, plan, cost, one, identity)
 
 
 def _settled_grid(
-    wanted: GridSettings, ref: ModelRef, shape: tuple[int, int], out: Path | None
+    wanted: GridSettings, ref: Recipe, shape: tuple[int, int], out: Path | None
 ) -> GridSettings:
     if out is None or wanted.core is not None or ref.card.patch is not None:
         return wanted
@@ -112,8 +141,10 @@ def _settled_grid(
     return dataclasses.replace(wanted, core=grid.get("core"))
 
 
-def _identity(source: SceneSource, ref: ModelRef, grid: TileGrid, backend: Backend) -> Identity:
-    scene, card = source.scene, ref.card
+def _identity(
+    source: SceneSource, ref: Recipe, grid: TileGrid, settings: SegmentSettings
+) -> Identity:
+    scene, card, backend = source.scene, ref.card, settings.backend
     return {
         "format": FORMAT,
         "inputs": source.fingerprint(),
@@ -125,10 +156,19 @@ def _identity(source: SceneSource, ref: ModelRef, grid: TileGrid, backend: Backe
         },
         "grid": {**dataclasses.asdict(grid), "scene": list(grid.scene)},
         "model": {
-            "name": card.name,
-            "sha256": ref.digest,
-            **card.model_dump(mode="json", include=set(_TELLING)),
-            "classes": [c.model_dump() for c in card.classes],
+            **_member(card),
+            "members": [_member(member.card) for member in ref.members[1:] and ref.members],
+            "tta": ref.tta,
         },
+        "uncertainty": list(settings.uncertainty),
         "backend": {"device": backend.device, "precision": backend.precision},
+    }
+
+
+def _member(card: ModelCard) -> dict[str, object]:
+    return {
+        "name": card.name,
+        "sha256": card.sha256,
+        **card.model_dump(mode="json", include=set(_TELLING)),
+        "classes": [c.model_dump() for c in card.classes],
     }

@@ -1,7 +1,8 @@
-"""The products of a run: class map and confidence, verified, with their sidecars."""
+"""The products of a run: class map, confidence, uncertainty; verified, with their sidecars."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,8 @@ from odc.geo.geobox import GeoBox
 from tilemap.errors import StoreError, UnavailableError
 from tilemap.models.card import ModelCard
 from tilemap.stores.cog import RasterProfile, partial_path, publish
-from tilemap.stores.maps import Seam
+from tilemap.stores.maps import Layer, Seam
+from tilemap.stores.predictions import UNCERTAINTIES, Uncertainty
 from tilemap.stores.sidecars import ClassRow, class_rows, write_sidecars
 from tilemap.worker import run_export
 
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
     from tilemap.stages.export import ExportReceipt
 
 RETRIES = 2
+MEANINGS: dict[Uncertainty, str] = {
+    "entropy": "entropy of the classes, percent of the largest there is",
+    "margin": "probability of the class less that of the next, percent",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,20 +34,27 @@ class Products:
     """What was published.
 
     Args:
+        rasters: by layer, the class map first.
         classes: pixels and areas by class.
-        confidence: pixels per percent, 256 numbers; the last is not observed.
     """
 
-    landcover: ExportReceipt
-    confidence: ExportReceipt
+    rasters: dict[Layer, ExportReceipt]
     classes: tuple[ClassRow, ...]
+
+    def percents(self) -> dict[str, tuple[int, ...]]:
+        """Pixels per percent, 0 to 100, of every raster but the class map."""
+        return {
+            name: receipt.counts[:101]
+            for name, receipt in self.rasters.items()
+            if name != "landcover"
+        }
 
     def record(self) -> dict[str, Any]:
         """For ``run.json``."""
         return {
             "products": {
                 receipt.path.name: {"bytes": receipt.bytes, "sha256": receipt.sha256}
-                for receipt in (self.landcover, self.confidence)
+                for receipt in self.rasters.values()
             },
             "classes": [
                 {
@@ -53,7 +66,7 @@ class Products:
                 }
                 for row in self.classes
             ],
-            "not_observed_pixels": self.landcover.counts[255],
+            "not_observed_pixels": self.rasters["landcover"].counts[255],
         }
 
 
@@ -86,30 +99,55 @@ def confidence_profile(geobox: GeoBox, card: ModelCard) -> RasterProfile:
     )
 
 
+def uncertainty_profile(geobox: GeoBox, card: ModelCard, measure: Uncertainty) -> RasterProfile:
+    """What the raster of a measure of uncertainty looks like."""
+    return RasterProfile(
+        geobox,
+        overview="average",
+        tags={"TILEMAP_MODEL": card.name, "UNITS": "percent"},
+        description=MEANINGS[measure],
+    )
+
+
+def make_profiles(
+    geobox: GeoBox, card: ModelCard, seam: Seam, halo: int, uncertainty: tuple[Uncertainty, ...]
+) -> dict[Layer, RasterProfile]:
+    """What every raster of a run looks like, the class map first."""
+    profiles: dict[Layer, RasterProfile] = {
+        "landcover": class_profile(geobox, card, seam, halo),
+        "confidence": confidence_profile(geobox, card),
+    }
+    for measure in UNCERTAINTIES:
+        if measure in uncertainty:
+            profiles[measure] = uncertainty_profile(geobox, card, measure)
+    return profiles
+
+
 def write_products(
-    client: Client, run: str, out: Path, profiles: tuple[RasterProfile, RasterProfile]
+    client: Client, run: str, out: Path, profiles: Mapping[Layer, RasterProfile]
 ) -> Products:
-    """Export both rasters on the workers, then publish them together, sidecars first.
+    """Export the rasters on the workers, then publish them together, sidecars first.
 
     Args:
         run: its name in the workers, ``RunSpec.name``.
-        profiles: of the class map and of the confidence.
+        profiles: by layer, see ``make_profiles``.
 
     Raises:
         StoreError: if one cannot be written or does not read back as it should.
         UnavailableError: if the connection to the scheduler is lost.
     """
-    names = ("landcover", "confidence")
-    paths = [out / f"{name}.tif" for name in names]
+    paths = {name: out / f"{name}.tif" for name in profiles}
     futures = [
         client.submit(
-            run_export, run, name, profile, path.absolute(), key=f"export-{name}-{run}",
+            run_export, run, name, profile, paths[name].absolute(), key=f"export-{name}-{run}",
             pure=False, retries=RETRIES,
         )
-        for name, profile, path in zip(names, profiles, paths, strict=True)
+        for name, profile in profiles.items()
     ]  # fmt: skip
     try:
-        landcover, confidence = client.gather(futures)
+        receipts: dict[Layer, ExportReceipt] = dict(
+            zip(profiles, client.gather(futures), strict=True)
+        )
     except KilledWorker as error:
         raise StoreError("the worker died each time it wrote the products") from error
     except CancelledError as error:
@@ -117,8 +155,9 @@ def write_products(
             "the Dask scheduler must stay until the run ends, the connection to it was lost; "
             "the same command continues"
         ) from error
-    rows = class_rows(profiles[0], landcover.counts, landcover.areas_km2)
-    write_sidecars(paths[0], rows)
-    for path in paths:
+    landcover = receipts["landcover"]
+    rows = class_rows(profiles["landcover"], landcover.counts, landcover.areas_km2)
+    write_sidecars(paths["landcover"], rows)
+    for path in paths.values():
         publish(partial_path(path), path)
-    return Products(landcover, confidence, rows)
+    return Products(receipts, rows)

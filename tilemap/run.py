@@ -19,7 +19,7 @@ from tilemap.geometry import Tile, TileGrid
 from tilemap.models import registry
 from tilemap.plan import Plan
 from tilemap.prepare import Prepared
-from tilemap.products import class_profile, confidence_profile, write_products
+from tilemap.products import make_profiles, write_products
 from tilemap.progress import Progress, Silent
 from tilemap.record import make_record
 from tilemap.report.run_report import report_run
@@ -50,6 +50,12 @@ class RunResult:
     confidence: Path
     record: dict[str, Any] = field(repr=False)
     resumed: int = 0
+
+    @property
+    def uncertainty(self) -> dict[str, Path]:
+        """The rasters of uncertainty that were asked for, by measure."""
+        names = self.record["identity"].get("uncertainty", [])
+        return {name: self.directory / f"{name}.tif" for name in names}
 
     @property
     def exit_code(self) -> int:
@@ -137,8 +143,9 @@ def _create_stores(directory: RunDirectory, prepared: Prepared) -> None:
     try:
         if prepared.settings.keep_stores:
             TileStore.create(stores / "tiles.zarr", scene, grid, digest)
-        PredictionStore.create(stores / "predictions.zarr", grid, len(card.classes), digest)
-        MapStore.create(stores / "map.zarr", grid, scene.geobox, digest)
+        kept = prepared.settings.uncertainty
+        PredictionStore.create(stores / "predictions.zarr", grid, len(card.classes), digest, kept)
+        MapStore.create(stores / "map.zarr", grid, scene.geobox, digest, kept)
         write_json(directory.identity_file, prepared.identity)
     except OSError as error:
         raise StoreError(f"cannot create the stores in {stores}: {error.strerror}") from error
@@ -196,7 +203,7 @@ def _execute(
     progress.note("writing and verifying the products")
     seam = _complete(directory.stores, grid, outcome)
     geobox, card = prepared.source.scene.geobox, prepared.model.card
-    profiles = (class_profile(geobox, card, seam, grid.halo), confidence_profile(geobox, card))
+    profiles = make_profiles(geobox, card, seam, grid.halo, settings.uncertainty)
     products = write_products(client, spec.name, directory.path, profiles)
     total = time.perf_counter() - started
     after = client.run(time.process_time)
@@ -217,8 +224,7 @@ def _execute(
     record["seconds"] = {**seconds, "by_step": outcome.seconds}
     record["pixels"] = fresh_pixels
     record["mpx_per_s"] = fresh_pixels / total / 1e6
-    counts = products.confidence.counts
-    report_run(directory.path, prepared.source, card, record, products.classes, counts)
+    report_run(directory.path, prepared.source, card, record, products.classes, products.percents())
     write_json(directory.run_file, record)
     if not settings.keep_stores and not outcome.quarantined:
         directory.remove_stores()
@@ -230,8 +236,8 @@ def _complete(stores: Path, grid: TileGrid, outcome: Outcome) -> Seam:
     maps = MapStore(stores / "map.zarr", grid)
     for lost in outcome.quarantined:
         if lost.stage == "stitch":
-            blank = nothing_observed(grid, lost.tile)
-            maps.write(lost.tile, blank.landcover, blank.confidence, blank.stats, Mark.PROVISIONAL)
+            blank = nothing_observed(grid, lost.tile, maps.uncertainty)
+            maps.write(lost.tile, blank.layers, blank.stats, Mark.PROVISIONAL)
     return sum((maps.read_stats(tile).seam for tile in grid.tiles()), Seam())
 
 

@@ -22,7 +22,6 @@ from distributed import Worker, WorkerPlugin
 
 from tilemap.errors import DamagedError, StoreError
 from tilemap.geometry import Tile, TileGrid
-from tilemap.models import registry
 from tilemap.models.allocator import give_back_freed_memory
 from tilemap.models.protocol import Model
 from tilemap.scene import Scene
@@ -35,7 +34,7 @@ from tilemap.stores.predictions import PredictionStore
 from tilemap.stores.tiles import TileStore
 
 if TYPE_CHECKING:
-    from tilemap.models.registry import ModelRef
+    from tilemap.models.recipe import Recipe
     from tilemap.stages.export import ExportReceipt
     from tilemap.stores.cog import RasterProfile
     from tilemap.stores.geotiff import SceneReader, SceneSource
@@ -77,7 +76,7 @@ class RunSpec:
     stores: Path
     source: SceneSource
     grid: TileGrid
-    model: ModelRef
+    model: Recipe
     backend: Backend
     keep_tiles: bool
     pin: bool
@@ -151,12 +150,12 @@ class RunContext:
         return reader
 
     def model(self) -> Model:
-        """The model, loaded at the first call."""
+        """The model, or the models as one, loaded at the first call."""
         with self._model_lock:
             if self._model is None:
                 backend = self.spec.backend
-                self._model = registry.load(
-                    self.spec.model, backend.device, backend.precision, backend.threads
+                self._model = self.spec.model.load(
+                    backend.device, backend.precision, backend.threads
                 )
             return self._model
 
@@ -186,7 +185,9 @@ class RunContext:
         model = self.model()
         with self._model_lock:
             clock.lap("wait")
-            prediction = segment_patch(self.spec.grid, tile, standard, valid, model)
+            prediction = segment_patch(
+                self.spec.grid, tile, standard, valid, model, self.predictions.uncertainty
+            )
         clock.lap("segment")
         self.predictions.write(tile, prediction)
         clock.lap("store")
@@ -203,7 +204,7 @@ class RunContext:
         except DamagedError as error:
             self.predictions.marks.set(Tile(*error.tile), Mark.MISSING)
             raise
-        self.maps.write(tile, core.landcover, core.confidence, core.stats, wanted)
+        self.maps.write(tile, core.layers, core.stats, wanted)
         clock.lap("stitch")
         return clock.laps
 

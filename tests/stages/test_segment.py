@@ -14,7 +14,14 @@ from odc.geo.geobox import GeoBox
 from tilemap.errors import ModelError
 from tilemap.geometry import Tile, TileGrid
 from tilemap.scene import Band, Scene
-from tilemap.stages.segment import NODATA, classify, round_probability, segment_patch, standardise
+from tilemap.stages.segment import (
+    NODATA,
+    classify,
+    measure_uncertainty,
+    round_probability,
+    segment_patch,
+    standardise,
+)
 from tilemap.stores.predictions import frame_windows
 from tilemap.testing import grids, load_toy, random_scene, toy_card
 
@@ -69,6 +76,62 @@ def test_classify_is_argmax_of_the_rounded_probabilities(raw: np.ndarray) -> Non
     label, percent = classify(half)
     np.testing.assert_array_equal(label, half.astype(np.float64).argmax(axis=0))
     np.testing.assert_array_equal(percent, np.rint(half.max(axis=0).astype(np.float64) * 100))
+
+
+def _entropy(probability: np.ndarray) -> np.ndarray:
+    """Percent of the largest, float64."""
+    p = probability.astype(np.float64)
+    logs = np.log(p, out=np.zeros_like(p), where=p > 0)
+    return np.asarray(-100 * (p * logs).sum(axis=0) / np.log(len(p)))
+
+
+def _margin(probability: np.ndarray) -> np.ndarray:
+    """Percent, float64."""
+    ordered = np.sort(probability.astype(np.float64), axis=0)
+    return np.asarray(100 * (ordered[-1] - ordered[-2]))
+
+
+@given(
+    hnp.arrays(np.float32, (4, 6, 7), elements=st.floats(0, 1, width=32)),
+    st.sampled_from([0.3, 1, 4, 30]),
+)
+def test_uncertainty_is_that_of_its_formula(raw: np.ndarray, power: float) -> None:
+    """Entropy over log K and the gap of the two largest, in float64, rounded to percent."""
+    raw = raw.astype(np.float64) ** power + 1e-12
+    half = round_probability((raw / raw.sum(axis=0)).astype(np.float32))
+    for measure, oracle in (("entropy", _entropy), ("margin", _margin)):
+        got = measure_uncertainty(half, measure)  # type: ignore[arg-type]
+        assert got.dtype == np.uint8
+        want = np.minimum(oracle(half), 100)
+        assert np.abs(got - want).max() <= 0.5 + 1e-4
+
+
+@pytest.mark.parametrize("classes", [2, 3, 5, 10, 21])
+def test_certain_and_undecided_pixels_are_the_ends_of_the_scale(classes: int) -> None:
+    """One class alone: entropy 0, margin 100; all equal: entropy 100, margin 0."""
+    half = np.zeros((classes, 1, classes + 1), dtype=np.float16)
+    for index in range(classes):
+        half[index, 0, index] = 1
+    half[:, 0, classes] = 1 / classes
+    assert measure_uncertainty(half, "entropy").tolist() == [[0] * classes + [100]]
+    assert measure_uncertainty(half, "margin").tolist() == [[100] * classes + [0]]
+
+
+def test_uncertainty_is_kept_of_the_core_where_it_is_observed() -> None:
+    """Of the same rounded probabilities as the label; without being asked nothing is."""
+    grid = TileGrid((50, 60), core=32, halo=8, blend=4)
+    model, tile = load_toy(toy_card(context=1)), Tile(0, 1)
+    patch = grid.patch_window(tile)
+    image = random_scene(patch.shape, bands=3, dtype=np.float32)
+    valid = np.random.default_rng(0).random(patch.shape) > 0.2
+    assert segment_patch(grid, tile, image, valid, model).uncertainty == {}
+    kept = segment_patch(grid, tile, image, valid, model, ("margin", "entropy")).uncertainty
+    half = model.predict(image).astype(np.float16)
+    core = grid.core_window(tile).within(patch)
+    for name, layer in kept.items():
+        want = np.where(valid[core], measure_uncertainty(half[:, *core], name), NODATA)
+        np.testing.assert_array_equal(layer, want)
+    assert set(kept) == {"entropy", "margin"}
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -0.25, 1.5])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tilemap.errors import GridError
 from tilemap.geometry import Tile, TileGrid, Window
 from tilemap.models.protocol import Model
-from tilemap.stages.segment import NODATA, classify, segment_patch
+from tilemap.stages.segment import NODATA, classify, measure_uncertainty, segment_patch
 from tilemap.stages.stitch import (
     StitchedCore,
     blend_window,
@@ -22,7 +22,7 @@ from tilemap.stages.stitch import (
 )
 from tilemap.stages.tile import reflect_index
 from tilemap.stores.maps import Seam
-from tilemap.stores.predictions import Prediction, frame_windows
+from tilemap.stores.predictions import UNCERTAINTIES, Prediction, frame_windows
 from tilemap.testing import grids, load_toy, random_scene, toy_card
 
 Array = npt.NDArray[np.generic]
@@ -42,6 +42,7 @@ def _predict(grid: TileGrid, image: Array, valid: Array, model: Model) -> dict[T
             _patch(image, grid.patch_window(tile)),
             _patch(valid, grid.patch_window(tile)),
             model,
+            UNCERTAINTIES,
         )
         for tile in grid.tiles()
     }
@@ -55,7 +56,8 @@ def _stitch(
         if neighbour in predictions:
             frames.setdefault(neighbour, {})[side] = predictions[neighbour].frame[side]
     own = predictions[tile]
-    return stitch_core(grid, tile, (own.label, own.confidence), frames, values)
+    core = own.label, own.confidence
+    return stitch_core(grid, tile, core, frames, values, own.uncertainty)
 
 
 def _tiled(grid: TileGrid, image: Array, valid: Array, model: Model) -> tuple[Array, Array, Seam]:
@@ -137,6 +139,30 @@ def test_blending_narrows_the_step_at_a_border() -> None:
     assert step(8) < step(0)
 
 
+@settings(max_examples=40)
+@given(grids(longest=60), st.integers(0, 3), st.integers(0, 3))
+def test_uncertainty_does_not_depend_on_the_cut(grid: TileGrid, context: int, seed: int) -> None:
+    """Every layer is that of one forward of the whole scene, bit for bit, if the halo is enough."""
+    halo = -(-(grid.blend + context) // grid.stride) * grid.stride
+    grid = TileGrid(
+        grid.scene, grid.core, max(halo, grid.halo), grid.blend, grid.stride, grid.fixed
+    )
+    model = load_toy(toy_card(context=context, seed=seed))
+    image = random_scene(grid.scene, bands=3, seed=seed, dtype=np.float32)
+    valid = np.random.default_rng(seed).random(grid.scene) > 0.1
+    window, pad = Window(0, 0, *grid.scene).grow(40), 40
+    half = model.predict(_patch(image, window))[:, pad:-pad, pad:-pad].astype(np.float16)
+    predictions = _predict(grid, image, valid, model)
+    values = tuple(c.value for c in model.card.classes)
+    cores = {tile: _stitch(grid, predictions, tile, values) for tile in grid.tiles()}
+    for name in UNCERTAINTIES:
+        want = np.where(valid, measure_uncertainty(np.ascontiguousarray(half), name), NODATA)
+        got = np.zeros(grid.scene, dtype=np.uint8)
+        for tile, core in cores.items():
+            got[grid.core_window(tile).slices()] = core.layers[name]
+        np.testing.assert_array_equal(got, want)
+
+
 @given(grids(longest=50))
 def test_bands_that_are_needed_are_enough(grid: TileGrid) -> None:
     """Every strip of a core is covered, with weights that sum to 1."""
@@ -181,8 +207,9 @@ def test_a_quarantined_neighbour_gives_its_weight_to_the_others() -> None:
         if tile != lost:
             got = _stitch(grid, predictions, tile, values)
             np.testing.assert_array_equal(got.landcover, want[tile].landcover)
-    blank = nothing_observed(grid, lost)
+    blank = nothing_observed(grid, lost, ("margin",))
     assert (blank.landcover == NODATA).all()
+    assert (blank.layers["margin"] == NODATA).all()
     assert blank.stats.labels[NODATA] == 256
 
 

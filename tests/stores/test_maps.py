@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,9 @@ def _layers(shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     return landcover, confidence
 
 
+NAMES = ("landcover", "confidence", "margin", "entropy")
+
+
 def _stats(tile: Tile) -> CoreStats:
     """Figures near the largest that occur: a core of 2^16 pixels a side."""
     rng = np.random.default_rng(tile)
@@ -49,7 +53,8 @@ def _filled(path: Path, grid: TileGrid, geobox: GeoBox) -> tuple[MapStore, np.nd
     landcover, confidence = _layers(grid.scene)
     for tile in grid.tiles():
         place = grid.core_window(tile).slices()
-        store.write(tile, landcover[place], confidence[place], _stats(tile), Mark.DONE)
+        layers = {"landcover": landcover[place], "confidence": confidence[place]}
+        store.write(tile, layers, _stats(tile), Mark.DONE)
     return MapStore(path, grid), landcover, confidence
 
 
@@ -75,7 +80,8 @@ def test_a_window_over_an_unwritten_core_is_an_error(tmp_path: Path) -> None:
     store = MapStore.create(tmp_path / "map.zarr", GRID, _geobox(GRID.scene), "d" * 64)
     landcover, confidence = _layers(GRID.scene)
     place = GRID.core_window((0, 0)).slices()
-    store.write(Tile(0, 0), landcover[place], confidence[place], _stats(Tile(0, 0)), Mark.DONE)
+    layers = {"landcover": landcover[place], "confidence": confidence[place]}
+    store.write(Tile(0, 0), layers, _stats(Tile(0, 0)), Mark.DONE)
     store.read_window("landcover", Window(3, 4, 32, 32))
     with pytest.raises(StoreError, match=r"chunk \(0, 1\) of landcover must be written"):
         store.read_window("landcover", Window(3, 4, 32, 33))
@@ -111,6 +117,30 @@ def test_a_mark_without_its_chunk_is_not_believed(tmp_path: Path, lost: str) -> 
     assert set(states.values()) == {Mark.DONE}
 
 
+def test_uncertainty_lies_beside_only_if_asked_for(tmp_path: Path) -> None:
+    """A store made for one measure has it, wants it with every core, misses it when it is gone."""
+    path = tmp_path / "map.zarr"
+    store = MapStore.create(path, GRID, _geobox(GRID.scene), "d" * 64, ("margin",))
+    assert store.uncertainty == MapStore(path, GRID).uncertainty == ("margin",)
+    rng = np.random.default_rng(0)
+    core = {name: rng.integers(0, 101, (32, 32)).astype(np.uint8) for name in NAMES}
+    with pytest.raises(KeyError, match="margin"):
+        store.write(Tile(0, 0), {n: core[n] for n in NAMES[:2]}, _stats(Tile(0, 0)), Mark.DONE)
+    assert store.state(Tile(0, 0)) is Mark.MISSING
+    store.write(Tile(0, 0), core, _stats(Tile(0, 0)), Mark.DONE)
+    store = MapStore(path, GRID)
+    window = Window(0, 0, 32, 32)
+    for name in ("landcover", "confidence", "margin"):
+        np.testing.assert_array_equal(store.read_window(name, window), core[name])
+    array = zarr.open_group(str(path))["margin"]
+    assert isinstance(array, zarr.Array)
+    chunk_path(array, (0, 0)).unlink()
+    assert store.state(Tile(0, 0)) is Mark.MISSING
+    shutil.rmtree(path / "margin")
+    with pytest.raises(StoreError, match="no array 'margin'; start it anew"):
+        MapStore(path, GRID)
+
+
 def test_done_is_marked_last_and_may_be_provisional(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,7 +155,8 @@ def test_done_is_marked_last_and_may_be_provisional(
 
     monkeypatch.setattr(maps_module, "sync_chunk", sync)
     core = np.zeros((32, 32), np.uint8)
-    store.write(Tile(0, 0), core, core, _stats(Tile(0, 0)), Mark.PROVISIONAL)
+    layers = {"landcover": core, "confidence": core}
+    store.write(Tile(0, 0), layers, _stats(Tile(0, 0)), Mark.PROVISIONAL)
     assert sorted(flushed) == ["confidence", "landcover", "stats"]
     assert store.state(Tile(0, 0)) is Mark.PROVISIONAL
 

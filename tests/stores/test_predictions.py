@@ -15,7 +15,14 @@ from tilemap.geometry import Tile, TileGrid
 from tilemap.stores import predictions as predictions_module
 from tilemap.stores.chunks import chunk_path
 from tilemap.stores.marks import Mark
-from tilemap.stores.predictions import SIDES, Prediction, PredictionStore, Side, frame_windows
+from tilemap.stores.predictions import (
+    SIDES,
+    Prediction,
+    PredictionStore,
+    Side,
+    Uncertainty,
+    frame_windows,
+)
 from tilemap.testing import grids
 
 GRID = TileGrid((70, 95), core=32, halo=8, blend=4)
@@ -30,7 +37,8 @@ def _prediction(grid: TileGrid, tile: Tile, classes: int) -> Prediction:
         for side, window in frame_windows(grid, tile).items()
     }
     label = rng.integers(0, classes, core).astype(np.uint8)
-    return Prediction(label, rng.integers(0, 256, core).astype(np.uint8), frame)
+    confidence, entropy, margin = rng.integers(0, 256, (3, *core)).astype(np.uint8)
+    return Prediction(label, confidence, frame, {"entropy": entropy, "margin": margin})
 
 
 @settings(max_examples=15)
@@ -120,6 +128,32 @@ def test_done_is_marked_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     store.write(Tile(1, 1), _prediction(GRID, Tile(1, 1), 3))
     assert sorted(flushed) == sorted(["label", "confidence", *SIDES])
     assert store.has(Tile(1, 1))
+
+
+@pytest.mark.parametrize("kept", [(), ("margin",), ("entropy", "margin")])
+def test_uncertainty_lies_beside_only_if_asked_for(
+    tmp_path: Path, kept: tuple[Uncertainty, ...]
+) -> None:
+    """One array for each measure asked for, which counts as much as the labels."""
+    path = tmp_path / "p.zarr"
+    store = PredictionStore.create(path, GRID, 3, "d" * 64, kept)
+    for tile in GRID.tiles():
+        store.write(tile, _prediction(GRID, tile, 3))
+    store = PredictionStore(path, GRID)
+    assert store.uncertainty == kept
+    want = _prediction(GRID, Tile(1, 1), 3).uncertainty
+    got = store.read_uncertainty(Tile(1, 1))
+    assert tuple(got) == kept
+    for name in kept:
+        np.testing.assert_array_equal(got[name], want[name])
+        array = zarr.open_group(str(path))[name]
+        assert isinstance(array, zarr.Array)
+        chunk_path(array, (1, 1)).unlink()
+        assert [tile for tile in GRID.tiles() if not store.has(tile)] == [Tile(1, 1)]
+        store.write(Tile(1, 1), _prediction(GRID, Tile(1, 1), 3))
+    assert {p.name for p in path.iterdir() if p.is_dir()} == {
+        "label", "confidence", "done", *SIDES, *kept,
+    }  # fmt: skip
 
 
 def test_a_corner_writes_only_the_bands_it_has(tmp_path: Path) -> None:

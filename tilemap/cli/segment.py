@@ -23,9 +23,12 @@ Scenes = Annotated[
     ),
 ]
 ModelOption = Annotated[
-    str,
+    list[str],
     typer.Option(
-        "--model", "-m", help="A name from `tilemap models list`, a model folder or an .onnx file."
+        "--model",
+        "-m",
+        help="A name from `tilemap models list`, a model folder or an .onnx file; "
+        "given several times, their mean is mapped.",
     ),
 ]
 Bands = Annotated[
@@ -77,6 +80,20 @@ Precision = Annotated[
         rich_help_panel=_WHERE,
     ),
 ]
+Tta = Annotated[
+    str,
+    typer.Option(
+        help="none; flips or rotations: the mean over each patch mirrored (4 forwards), or "
+        "mirrored and turned (8).",
+    ),
+]
+UncertaintyOption = Annotated[
+    str | None,
+    typer.Option(
+        "--uncertainty",
+        help="Rasters to write besides: entropy, margin, or both with a comma between.",
+    ),
+]
 Scheduler = Annotated[
     str | None,
     typer.Option(
@@ -109,8 +126,16 @@ def _options(values: dict[str, object]) -> Options:
 
     chosen = {key: values[key] for key in Known.__annotations__ if key in values}
     if isinstance(chosen.get("bands"), str):
-        chosen["bands"] = [name.strip() for name in str(chosen["bands"]).split(",")]
+        chosen["bands"] = _names(chosen["bands"])
+    if chosen.get("uncertainty") is None:
+        chosen.pop("uncertainty", None)
+    else:
+        chosen["uncertainty"] = _names(chosen["uncertainty"])
     return cast("Options", chosen)
+
+
+def _names(text: object) -> list[str]:
+    return [name.strip() for name in str(text).split(",")]
 
 
 def plan(
@@ -127,6 +152,8 @@ def plan(
     blend: Blend = None,
     device: Device = "auto",
     precision: Precision = "float32",
+    tta: Tta = "none",
+    uncertainty: UncertaintyOption = None,
     scheduler: Scheduler = None,
     workers: Workers = None,
     memory_limit: MemoryLimit = None,
@@ -156,6 +183,8 @@ def segment(
     blend: Blend = None,
     device: Device = "auto",
     precision: Precision = "float32",
+    tta: Tta = "none",
+    uncertainty: UncertaintyOption = None,
     scheduler: Scheduler = None,
     workers: Workers = None,
     memory_limit: MemoryLimit = None,
@@ -215,6 +244,7 @@ def describe(prepared: Prepared) -> list[str]:
         f"{prepared.settings.backend.precision} on {plan.device}",
         f"grid     {rows} x {cols} tiles, core {grid.core}, halo {grid.halo}, blend {grid.blend}; "
         f"the model computes {grid.overhead:.2f} pixels for each pixel of the scene",
+        *_cost(prepared),
         f"tasks    {plan.tasks} for {plan.workers} workers",
         f"disk     at most {plan.disk_bytes / 1e6:.0f} MB, "
         f"{plan.store_bytes / 1e6:.0f} of them stores",
@@ -222,6 +252,13 @@ def describe(prepared: Prepared) -> list[str]:
         f"time     about {plan.seconds:.0f} s",
     ]
     return lines + [f"warning  {text}" for text in prepared.source.warnings]
+
+
+def _cost(prepared: Prepared) -> list[str]:
+    """What several forwards for each patch cost; nothing where there is one."""
+    if prepared.model.forwards == 1:
+        return []
+    return [f"cost     {prepared.model.describe()}: {prepared.times_one:.1f} times one"]
 
 
 def summary(result: RunResult) -> list[str]:

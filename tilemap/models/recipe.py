@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -42,11 +41,8 @@ class Recipe:
 
     @property
     def digest(self) -> str:
-        """Of all weights: the only member's, or a digest of theirs."""
-        if len(self.members) == 1:
-            return self.members[0].digest
-        digests = "".join(member.digest for member in self.members)
-        return hashlib.sha256(digests.encode()).hexdigest()
+        """SHA-256 of the only member's weights, or of the digests of all; as the card has it."""
+        return self.card.sha256
 
     @property
     def forwards(self) -> int:

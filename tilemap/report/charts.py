@@ -50,12 +50,13 @@ def percent(share: float) -> str:
     return f"{value:.2g} %" if value >= 1e-4 else "< 0.0001 %"
 
 
-def histogram(counts: Sequence[int], width: int = 5) -> str:
+def histogram(counts: Sequence[int], width: int = 5, name: str = "confidence") -> str:
     """Columns of ``width`` percent over the confidence of pixels, as SVG.
 
     Args:
         counts: pixels per percent, 0 to 100.
         width: percent per column.
+        name: of what is counted, for those who do not see it.
     """
     bins = binned(counts, width)
     total = sum(bins) or 1
@@ -80,7 +81,7 @@ def histogram(counts: Sequence[int], width: int = 5) -> str:
         x = left + (len(bins) * column) * tick / 100
         anchor = "start" if tick == 0 else "end" if tick == 100 else "middle"
         parts.append(_text(x, base + 18, f"{tick} %", INK, anchor))
-    return _svg(560, 196, "Histogram of confidence", parts)
+    return _svg(560, 196, f"Histogram of {name}", parts)
 
 
 def bars(values: Mapping[str, float], unit: str) -> str:

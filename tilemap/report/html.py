@@ -55,6 +55,7 @@ class ReportData:
         area_note: how the areas were computed.
         not_observed: share of the scene without a class, 0..1.
         confidence_histogram: pixels per percent, 101 of them.
+        uncertainty: pixels per percent, 101 of them, by measure ("entropy", "margin").
         seam: disagreement of neighbouring tiles.
         throughput: of the run.
         stages: seconds by stage.
@@ -75,6 +76,7 @@ class ReportData:
     area_note: str = ""
     not_observed: float = 0.0
     confidence_histogram: Sequence[int] = ()
+    uncertainty: Mapping[str, Sequence[int]] = field(default_factory=dict)
     seam: Seam | None = None
     throughput: Throughput | None = None
     stages: Mapping[str, float] = field(default_factory=dict)
@@ -98,6 +100,7 @@ def render(data: ReportData) -> str:
             '<div class="pair">',
             _confidence(data.confidence_histogram),
             _seam(data.seam),
+            *(_uncertainty(name, counts) for name, counts in data.uncertainty.items()),
             "</div>",
             _speed(data),
             _details(data),
@@ -235,6 +238,27 @@ def _confidence(counts: Sequence[int]) -> str:
         )
         + "</section>"
     )
+
+
+def _uncertainty(measure: str, counts: Sequence[int]) -> str:
+    if not sum(counts):
+        return ""
+    half = percentile(counts, 0.5)
+    text = {
+        "entropy": "Entropy of the classes, percent of the largest there is, percent of pixels per "
+        f"5 %: 0 % is certain, 100 % says nothing. Median {half} %; {_beyond(counts, 50, 101)} "
+        "of the pixels are at 50 % or above.",
+        "margin": "Probability of the class chosen less that of the next, percent of pixels per "
+        f"5 %: near 0 % it might as well be the other. Median {half} %; {_beyond(counts, 0, 10)} "
+        "of the pixels are below 10 %.",
+    }
+    chart = histogram(counts, name=measure)
+    note = _note(text.get(measure, ""))
+    return f"<section><h2>{escape(measure.capitalize())}</h2>{chart}{note}</section>"
+
+
+def _beyond(counts: Sequence[int], low: int, high: int) -> str:
+    return percent(sum(counts[low:high]) / sum(counts))
 
 
 def _seam(seam: Seam | None) -> str:

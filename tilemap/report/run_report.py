@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +27,13 @@ def report_run(
     card: ModelCard,
     record: dict[str, Any],
     classes: Sequence[ClassRow],
-    confidence: Sequence[int],
+    percents: Mapping[str, Sequence[int]],
 ) -> None:
     """Write both files into the run directory.
 
     Args:
         record: contents of ``run.json``.
-        confidence: pixels per percent, 0..100 first.
+        percents: pixels per percent, 101 of them, of every raster but the class map.
 
     Raises:
         StoreError: if one cannot be written.
@@ -61,7 +61,8 @@ def report_run(
         classes=classes,
         area_note="True areas: each core's pixels at the areal scale of its centre.",
         not_observed=record["not_observed_pixels"] / (rows * cols),
-        confidence_histogram=list(confidence[:101]),
+        confidence_histogram=percents["confidence"],
+        uncertainty={name: counts for name, counts in percents.items() if name != "confidence"},
         seam=Seam(seam["pixels"], seam["differ"], seam["largest"]),
         throughput=Throughput(
             pixels=record["pixels"],

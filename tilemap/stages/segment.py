@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from tilemap.geometry import Tile, TileGrid
 from tilemap.models.card import ModelCard
 from tilemap.models.protocol import FloatArray, Model
 from tilemap.scene import Scene
-from tilemap.stores.predictions import Prediction, frame_windows
+from tilemap.stores.predictions import Prediction, Uncertainty, frame_windows
 
 NODATA = 255
 _ONE = int(np.float16(1.0).view(np.uint16))
@@ -21,6 +22,9 @@ _PERCENT = np.full(_ONE + 1, 0, dtype=np.uint8)
 _PERCENT[:] = np.rint(
     np.arange(_ONE + 1, dtype=np.uint16).view(np.float16).astype(np.float64) * 100
 ).astype(np.uint8)
+_HALVES = np.arange(_ONE + 1, dtype=np.uint16).view(np.float16).astype(np.float64)
+_ENTROPY = (-_HALVES * np.log(np.maximum(_HALVES, np.finfo(np.float64).tiny))).astype(np.float32)
+"""-p log p of every float16 number from 0 to 1, by its bits."""
 
 HalfArray = npt.NDArray[np.float16]
 ByteArray = npt.NDArray[np.uint8]
@@ -106,14 +110,53 @@ def classify(probability: HalfArray) -> tuple[ByteArray, ByteArray]:
     return label, _PERCENT[best]
 
 
+def measure_uncertainty(probability: HalfArray, measure: Uncertainty) -> ByteArray:
+    """How undecided the model is, in percent.
+
+    Args:
+        probability: float16 (class, y, x), 0..1, two classes or more.
+        measure: "entropy", Shannon's, of the largest there is (``-sum p log p / log K``), 0 where
+            one class is certain and 100 where all are equal; "margin", the largest probability
+            less the second, 0 where two are equal and 100 where one is certain.
+
+    Returns:
+        uint8 (y, x), 0..100.
+    """
+    bits = probability.view(np.uint16)
+    if measure == "entropy":
+        total = _ENTROPY[bits[0]]
+        for plane in bits[1:]:
+            total += _ENTROPY[plane]
+        total *= np.float32(100 / np.log(len(bits)))
+        return _as_percent(total)
+    first, second = np.maximum(bits[0], bits[1]), np.minimum(bits[0], bits[1])
+    for plane in bits[2:]:
+        np.maximum(second, np.minimum(first, plane), out=second)
+        np.maximum(first, plane, out=first)
+    # Exact: float32 holds the difference of any two float16 numbers between 0 and 1.
+    gap = first.view(np.float16).astype(np.float32) - second.view(np.float16)
+    return _as_percent(gap * np.float32(100))
+
+
+def _as_percent(values: FloatArray) -> ByteArray:
+    percent: ByteArray = np.minimum(np.rint(values), np.float32(100)).astype(np.uint8)
+    return percent
+
+
 def segment_patch(
-    grid: TileGrid, tile: Tile, image: FloatArray, valid: BoolArray, model: Model
+    grid: TileGrid,
+    tile: Tile,
+    image: FloatArray,
+    valid: BoolArray,
+    model: Model,
+    uncertainty: Sequence[Uncertainty] = (),
 ) -> Prediction:
     """Run the model on one patch and keep what the stitch needs.
 
     Args:
         image: standardised patch, float32 (band, y, x).
         valid: (y, x) of the patch.
+        uncertainty: measures that are to be kept.
 
     Returns:
         Labels and confidence of the core, 255 where not observed; probabilities of the frame.
@@ -125,11 +168,14 @@ def segment_patch(
     rows, cols = outer.within(patch)
     crop = type(patch)(rows.start, cols.start, rows.stop, cols.stop)
     half = round_probability(model.predict(image, crop))
-    label, confidence = classify(half[:, *core.within(outer)])
+    inner = half[:, *core.within(outer)]
+    label, confidence = classify(inner)
+    measured = {name: measure_uncertainty(inner, name) for name in uncertainty}
     hidden = ~valid[core.within(patch)]
-    label[hidden] = confidence[hidden] = NODATA
+    for layer in (label, confidence, *measured.values()):
+        layer[hidden] = NODATA
     frame = {
         side: np.ascontiguousarray(half[:, *window.within(outer)])
         for side, window in frame_windows(grid, tile).items()
     }
-    return Prediction(label, confidence, frame)
+    return Prediction(label, confidence, frame, measured)

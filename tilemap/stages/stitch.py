@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from tilemap.errors import GridError
 from tilemap.geometry import Tile, TileGrid, Window
-from tilemap.stages.segment import NODATA, classify
-from tilemap.stores.maps import CoreStats, Seam
-from tilemap.stores.predictions import HalfArray, PredictionStore, Side, frame_windows
+from tilemap.stages.segment import NODATA, classify, measure_uncertainty
+from tilemap.stores.maps import CoreStats, Layer, Seam
+from tilemap.stores.predictions import HalfArray, PredictionStore, Side, Uncertainty, frame_windows
 
 ByteArray = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float32]
@@ -27,11 +27,24 @@ class StitchedCore:
         landcover: map value (not class index), 255 = not observed, uint8 (y, x).
         confidence: percent, 255 = not observed, uint8 (y, x).
         stats: figures of this core.
+        uncertainty: percent by measure, 255 = not observed, uint8 (y, x).
     """
 
     landcover: ByteArray
     confidence: ByteArray
     stats: CoreStats
+    uncertainty: dict[Uncertainty, ByteArray] = field(default_factory=dict)
+
+    @property
+    def layers(self) -> dict[Layer, ByteArray]:
+        """Everything the map store keeps of a core."""
+        known: dict[Layer, ByteArray] = {
+            "landcover": self.landcover,
+            "confidence": self.confidence,
+        }
+        for name, layer in self.uncertainty.items():
+            known[name] = layer
+        return known
 
 
 def strips(grid: TileGrid, tile: tuple[int, int]) -> dict[Side, Window]:
@@ -126,6 +139,7 @@ def stitch_core(
     core: tuple[ByteArray, ByteArray],
     frames: Frames,
     values: tuple[int, ...],
+    uncertainty: Mapping[Uncertainty, ByteArray] | None = None,
 ) -> StitchedCore:
     """Blend every frame that reaches into one core.
 
@@ -134,6 +148,7 @@ def stitch_core(
             prediction is not stitched.
         frames: the bands of ``needed_bands``, by tile.
         values: map value of each class index.
+        uncertainty: the tile's own measures, uint8 (y, x) each.
 
     Returns:
         The final core.
@@ -142,6 +157,7 @@ def stitch_core(
         GridError: if a band is missing where no other tile has weight.
     """
     label, confidence = core[0].copy(), core[1].copy()
+    measured = {name: own.copy() for name, own in (uncertainty or {}).items()}
     observed = label != NODATA
     window = grid.core_window(tile)
     for strip in strips(grid, tile).values():
@@ -150,7 +166,10 @@ def stitch_core(
         blended = blend_window(grid, strip, frames, len(values))
         inside = strip.within(window)
         label[inside], confidence[inside] = classify(blended)
-    label[~observed] = confidence[~observed] = NODATA
+        for name, layer in measured.items():
+            layer[inside] = measure_uncertainty(blended, name)
+    for layer in (label, confidence, *measured.values()):
+        layer[~observed] = NODATA
     lookup = np.full(256, NODATA, dtype=np.uint8)
     lookup[: len(values)] = values
     landcover = lookup[label]
@@ -159,15 +178,18 @@ def stitch_core(
         np.bincount(confidence.ravel(), minlength=256),
         _seam(grid, tile, frames, observed),
     )
-    return StitchedCore(landcover, confidence, stats)
+    return StitchedCore(landcover, confidence, stats, measured)
 
 
-def nothing_observed(grid: TileGrid, tile: Tile) -> StitchedCore:
+def nothing_observed(
+    grid: TileGrid, tile: Tile, uncertainty: Sequence[Uncertainty] = ()
+) -> StitchedCore:
     """The core of a quarantined tile: all nodata."""
     blank = np.full(grid.core_window(tile).shape, NODATA, dtype=np.uint8)
     counts = np.zeros(256, dtype=np.int64)
     counts[NODATA] = blank.size
-    return StitchedCore(blank, blank, CoreStats(counts, counts, Seam()))
+    measured = dict.fromkeys(uncertainty, blank)
+    return StitchedCore(blank, blank, CoreStats(counts, counts, Seam()), measured)
 
 
 def stitch_tile(
@@ -186,12 +208,13 @@ def stitch_tile(
         DamagedError: if a prediction that is not ``missing`` is not there or is damaged.
     """
     if tile in missing:
-        return nothing_observed(grid, tile)
+        return nothing_observed(grid, tile, store.uncertainty)
     frames: dict[Tile, dict[Side, HalfArray]] = {}
     for neighbour, side in needed_bands(grid, tile):
         if neighbour not in missing:
             frames.setdefault(neighbour, {})[side] = store.read_band(neighbour, side)
-    return stitch_core(grid, tile, store.read_core(tile), frames, values)
+    own, measured = store.read_core(tile), store.read_uncertainty(tile)
+    return stitch_core(grid, tile, own, frames, values, measured)
 
 
 __all__ = [

@@ -1,7 +1,8 @@
-"""``map.zarr``: the stitched class map and confidence by core, and the figures of each tile."""
+"""``map.zarr``: class map, confidence and uncertainty by core, and the figures of each tile."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -25,9 +26,10 @@ from tilemap.stores.chunks import (
     write_chunk,
 )
 from tilemap.stores.marks import Mark, Marks
+from tilemap.stores.predictions import MEASURES, Uncertainty, kept_measures
 
 ByteArray = npt.NDArray[np.uint8]
-Layer = Literal["landcover", "confidence"]
+Layer = Literal["landcover", "confidence", "entropy", "margin"]
 _STATS = 256 + 256 + 3
 
 
@@ -74,20 +76,26 @@ class CoreStats:
 
 
 class MapStore:
-    """Arrays ``landcover``, ``confidence`` uint8 (y, x) by core; ``stats``; ``done``."""
+    """Arrays ``landcover``, ``confidence``, ... uint8 (y, x) by core; ``stats``; ``done``."""
 
     def __init__(self, path: Path, grid: TileGrid) -> None:
         group = open_group(path)
         self.grid = grid
-        self._layers = {
-            "landcover": array_of(group, "landcover"),
-            "confidence": array_of(group, "confidence"),
-        }
+        self.uncertainty: tuple[Uncertainty, ...] = tuple(kept_measures(group))
+        names: tuple[Layer, ...] = ("landcover", "confidence", *self.uncertainty)
+        self._layers = {name: array_of(group, name) for name in names}
         self._stats = array_of(group, "stats")
         self.marks = Marks(group)
 
     @classmethod
-    def create(cls, path: Path, grid: TileGrid, geobox: GeoBox, digest: str) -> MapStore:
+    def create(
+        cls,
+        path: Path,
+        grid: TileGrid,
+        geobox: GeoBox,
+        digest: str,
+        uncertainty: Sequence[Uncertainty] = (),
+    ) -> MapStore:
         """A new store without cores."""
         group = create_group(
             path,
@@ -95,10 +103,11 @@ class MapStore:
                 "Conventions": "CF-1.11",
                 "tilemap:digest": digest,
                 "tilemap:grid": asdict(grid),
+                MEASURES: list(uncertainty),
                 **geo.geobox_attributes(geobox),
             },
         )
-        for name in ("landcover", "confidence"):
+        for name in ("landcover", "confidence", *uncertainty):
             add_array(
                 group, name, grid.scene, (grid.core, grid.core), np.uint8, ("y", "x"),
                 {"grid_mapping": geo.GRID_MAPPING, "nodata": 255},
@@ -118,9 +127,13 @@ class MapStore:
         return cls(path, grid)
 
     def write(
-        self, tile: Tile, landcover: ByteArray, confidence: ByteArray, stats: CoreStats, mark: Mark
+        self, tile: Tile, layers: Mapping[Layer, ByteArray], stats: CoreStats, mark: Mark
     ) -> None:
-        """Write one core, flush it, mark it."""
+        """Write one core, flush it, mark it.
+
+        Args:
+            layers: every layer of the store, uint8 (y, x) of the core.
+        """
         figures = np.concatenate(
             [
                 stats.labels,
@@ -128,9 +141,8 @@ class MapStore:
                 (stats.seam.pixels, stats.seam.differ, stats.seam.largest),
             ]
         ).astype(np.float64)
-        values = {"landcover": landcover, "confidence": confidence}
         for name, array in self._layers.items():
-            write_chunk(array, tile, values[name])
+            write_chunk(array, tile, layers[name])
         write_chunk(self._stats, (*tile, 0), figures[None, None])
         for array in self._layers.values():
             sync_chunk(array, tile)

@@ -1,6 +1,7 @@
 """``predictions.zarr``: what the model said of each tile.
 
-Per tile the class index and confidence of its core, and the float16 probabilities of its frame: the
+Per tile the class index and confidence of its core, entropy and margin where they are asked for,
+and the float16 probabilities of its frame: the
 ring, ``2 * blend`` wide, in which neighbours have weight too. The frame is cut into four bands that
 do not overlap::
 
@@ -15,9 +16,9 @@ do not overlap::
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,6 +43,11 @@ from tilemap.stores.marks import Mark, Marks
 
 Side = Literal["top", "bottom", "left", "right"]
 SIDES: tuple[Side, ...] = ("top", "bottom", "left", "right")
+Uncertainty = Literal["entropy", "margin"]
+UNCERTAINTIES: tuple[Uncertainty, ...] = ("entropy", "margin")
+"""What may be kept besides the confidence."""
+MEASURES = "tilemap:uncertainty"
+"""Attribute of a store that lists which of them it keeps."""
 HalfArray = npt.NDArray[np.float16]
 ByteArray = npt.NDArray[np.uint8]
 
@@ -55,6 +61,12 @@ def frame_windows(grid: TileGrid, tile: tuple[int, int]) -> dict[Side, Window]:
         "left": Window(inner.top, outer.left, inner.bottom, inner.left),
         "right": Window(inner.top, inner.right, inner.bottom, outer.right),
     }
+
+
+def kept_measures(group: Any) -> list[Uncertainty]:
+    """Measures of uncertainty that a store was made for."""
+    wanted = group.attrs.get(MEASURES, ())
+    return [name for name in UNCERTAINTIES if name in wanted]
 
 
 @contextmanager
@@ -73,30 +85,44 @@ class Prediction:
         label: class index, 255 where not observed, uint8 (y, x) of the core.
         confidence: percent of the chosen class, 255 where not observed, uint8 (y, x) of the core.
         frame: probability, float16 (class, y, x) of each window of ``frame_windows``.
+        uncertainty: percent by measure, 255 where not observed, uint8 (y, x) of the core.
     """
 
     label: ByteArray
     confidence: ByteArray
     frame: dict[Side, HalfArray]
+    uncertainty: dict[Uncertainty, ByteArray] = field(default_factory=dict)
 
 
 class PredictionStore:
-    """Arrays ``label``, ``confidence`` (y, x) by core; the bands of each side; ``done``."""
+    """Arrays ``label``, ``confidence`` (y, x) by core; the bands of each side; ``done``.
+
+    And one array (y, x) for each measure of uncertainty it was created with.
+    """
 
     def __init__(self, path: Path, grid: TileGrid) -> None:
         group = open_group(path)
         self.grid = grid
         self._label, self._confidence = array_of(group, "label"), array_of(group, "confidence")
+        self._uncertainty = {n: array_of(group, n) for n in kept_measures(group)}
         self._bands: dict[Side, Any] = {}
         if grid.blend:
             self._bands = {side: array_of(group, side) for side in SIDES}
         self.marks = Marks(group)
 
     @classmethod
-    def create(cls, path: Path, grid: TileGrid, classes: int, digest: str) -> PredictionStore:
+    def create(
+        cls,
+        path: Path,
+        grid: TileGrid,
+        classes: int,
+        digest: str,
+        uncertainty: Sequence[Uncertainty] = (),
+    ) -> PredictionStore:
         """A new store without predictions."""
-        group = create_group(path, {"tilemap:digest": digest, "tilemap:grid": asdict(grid)})
-        for name in ("label", "confidence"):
+        attributes = {"tilemap:digest": digest, "tilemap:grid": asdict(grid)}
+        group = create_group(path, {**attributes, MEASURES: list(uncertainty)})
+        for name in ("label", "confidence", *uncertainty):
             add_array(group, name, grid.scene, (grid.core, grid.core), np.uint8, ("y", "x"))
         for side in SIDES if grid.blend else ():
             long, wide = grid.core + 2 * grid.blend, 2 * grid.blend
@@ -109,12 +135,18 @@ class PredictionStore:
         finish_group(path)
         return cls(path, grid)
 
+    @property
+    def uncertainty(self) -> tuple[Uncertainty, ...]:
+        """Measures this store keeps."""
+        return tuple(self._uncertainty)
+
     def write(self, tile: Tile, prediction: Prediction) -> None:
         """Write one prediction, flush it, mark it done."""
         written: list[tuple[Any, Index]] = []
         for array, value in (
             (self._label, prediction.label),
             (self._confidence, prediction.confidence),
+            *((self._uncertainty[n], prediction.uncertainty[n]) for n in self._uncertainty),
         ):
             write_chunk(array, tile, value)
             written.append((array, tile))
@@ -140,6 +172,15 @@ class PredictionStore:
         with _whose(tile):
             return read_chunk(self._label, tile), read_chunk(self._confidence, tile)
 
+    def read_uncertainty(self, tile: Tile) -> dict[Uncertainty, ByteArray]:
+        """Percent of each measure kept, uint8 (y, x) of one core.
+
+        Raises:
+            DamagedError: if one was never written or is damaged.
+        """
+        with _whose(tile):
+            return {name: read_chunk(array, tile) for name, array in self._uncertainty.items()}
+
     def read_band(self, tile: Tile, side: Side) -> HalfArray:
         """One band of a tile's frame, float16 (class, y, x), cut to its window.
 
@@ -159,6 +200,7 @@ class PredictionStore:
         return (
             has_chunk(self._label, tile)
             and has_chunk(self._confidence, tile)
+            and all(has_chunk(array, tile) for array in self._uncertainty.values())
             and all(
                 has_chunk(array, (*tile, 0, 0, 0))
                 for side, array in self._bands.items()
