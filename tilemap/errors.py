@@ -45,6 +45,12 @@ class ModelError(TilemapError, ValueError):
     exit_code = 65
 
 
+class TrainingError(TilemapError, ArithmeticError):
+    """A training that cannot go on: its loss is no number, or a step does not fit into memory."""
+
+    exit_code = 65
+
+
 class StoreError(TilemapError, OSError):
     """A store that cannot be read or written, or lacks a chunk."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from affine import Affine
 
     from tilemap.models.protocol import Model
+    from tilemap.training.samples import Batch, Block
+    from tilemap.training.split import Part
     from tilemap.stages.tile import WindowReader
     from tilemap.stores.predictions import HalfArray, Side
 
@@ -276,6 +278,71 @@ class PoolingModel(BoxModel):
     def _features(self, image: FloatArray) -> npt.NDArray[np.float64]:
         pooled = image.mean(axis=(1, 2), keepdims=True, dtype=np.float64)
         return np.asarray(super()._features(image) + 0.25 * (pooled - 0.4))
+
+
+# --- training without scenes -------------------------------------------------------------------
+
+
+class ToyData:
+    """What a training asks of its data, made up: fields of 8 pixels, a level for each class.
+
+    Args:
+        seed: of everything.
+        crop: side of the crops, pixels; a multiple of 8.
+        size: crops in a batch.
+        classes: 2 to 8.
+        noise: of a pixel, where 1 is the distance of two classes.
+        blocks: of each part.
+        broken: the step whose batch holds a NaN, if any.
+    """
+
+    def __init__(
+        self,
+        seed: int = 0,
+        *,
+        crop: int = 32,
+        size: int = 2,
+        classes: int = 3,
+        noise: float = 0.5,
+        blocks: int = 2,
+        broken: int | None = None,
+    ) -> None:
+        self.seed, self.crop, self.size, self.number = seed, crop, size, classes
+        self.noise, self.of_part, self.broken = noise, blocks, broken
+        self.classes = toy_card(classes=classes).classes
+        self.counts = np.full((3, classes), crop * crop, np.int64)
+        self.counts[:, 0] *= 3
+
+    def _field(self, key: Sequence[int], side: int) -> tuple[FloatArray, npt.NDArray[np.uint8]]:
+        """Two bands, and the class of each pixel; a tenth of them ignored."""
+        random = np.random.default_rng([self.seed, *key])
+        small = random.integers(0, self.number, (side // 8, side // 8))
+        label = np.kron(small, np.ones((8, 8), np.int64))
+        image = random.normal(0, self.noise, (2, side, side))
+        image[0] += label - (self.number - 1) / 2
+        label[random.random(label.shape) < 0.1] = 255
+        return image.astype(np.float32), label.astype(np.uint8)
+
+    def batch(self, step: int) -> Batch:
+        """The batch of a step; see ``tilemap.training.samples``."""
+        from tilemap.training.samples import Batch
+
+        parts = [self._field((0, step, index), self.crop) for index in range(self.size)]
+        image = np.stack([one for one, _ in parts])
+        if step == self.broken:
+            image[0, 0, 3, 3] = np.nan
+        places = tuple(f"toy rows {step}, cols {index}" for index in range(self.size))
+        return Batch(image, np.stack([label for _, label in parts]), None, places)
+
+    def blocks(self, part: Part) -> Iterator[Block]:
+        """Blocks of a part, each with a margin of 8 pixels."""
+        from tilemap.training.samples import Block
+
+        inner = Window(8, 8, 2 * self.crop - 8, 2 * self.crop - 8)
+        for index in range(self.of_part):
+            image, label = self._field((1, int(part), index), 2 * self.crop)
+            kept = np.ascontiguousarray(label[inner.slices()])
+            yield Block(image, kept, inner, None, f"toy {part.name} {index}")
 
 
 # --- the pipeline without a cluster ------------------------------------------------------------

@@ -6,8 +6,6 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch.nn import functional
 
 from tilemap.errors import ConfigError
@@ -41,7 +39,9 @@ def softmax(logits: torch.Tensor, temperature: float = 1.0) -> npt.NDArray[np.fl
     return np.asarray(e / e.sum(axis=1, keepdims=True))
 
 
-@given(st.integers(0, 50), st.booleans(), st.sampled_from([0.0, 0.1, 0.5]))
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
 def test_cross_entropy_is_torchs(seed: int, weighted: bool, smoothing: float) -> None:
     """With weights, smoothing and ignored pixels."""
     logits, label = batch(seed)

@@ -169,8 +169,8 @@ def _crc(tensors: Mapping[str, Tensor]) -> int:
     """Of all bytes in the order of the names."""
     total = 0
     for name in sorted(tensors):
-        flat = tensors[name].reshape(-1)
-        total = zlib.crc32(flat.view(torch.uint8).numpy(), total)
+        flat = tensors[name].reshape(-1).view(torch.uint8)
+        total = zlib.crc32(memoryview(flat.numpy()), total)
     return total
 
 
