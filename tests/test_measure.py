@@ -90,6 +90,7 @@ def test_a_cost_is_measured_once(home: Path, trial: Trial, monkeypatch: pytest.M
     changes: list[dict[str, object]] = [
         {"side": 512}, {"precision": "bfloat16"}, {"scene": _scene("float32")}, {"model": twice},
         {"model": Recipe(trial.model.members, "flips")}, {"uncertainty": ("entropy",)},
+        {"engine": "openvino"},
     ]  # fmt: skip
     for change in changes:
         with pytest.raises(AssertionError, match="measured again"):

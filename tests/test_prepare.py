@@ -13,7 +13,7 @@ import pytest
 from tilemap import prepare as prepare_module
 from tilemap.cluster import ClusterSettings
 from tilemap.directory import RunDirectory, differences, write_json
-from tilemap.errors import ConfigError, ModelError, SceneError
+from tilemap.errors import ConfigError, ModelError, SceneError, UsageError
 from tilemap.measure import MB, Cost, Trial
 from tilemap.models import registry
 from tilemap.models.card import ModelCard
@@ -100,10 +100,10 @@ def test_what_is_asked_of_the_model_makes_another_run(
     scene: Path, toy: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Other augmentation, another measure, one more member or their order: each is told."""
-    other = CARD.model_copy(update={"sha256": "1" * 64, "name": "other"})
+    other, path = CARD.model_copy(update={"sha256": "1" * 64, "name": "other"}), Path("toy.onnx")
     cards = {"toy": CARD, "other": other}
     monkeypatch.setattr(
-        registry, "resolve", lambda n: ModelRef(cards[n], scene, cards[n].sha256, scene)
+        registry, "resolve", lambda n: ModelRef(cards[n], path, cards[n].sha256, scene)
     )
     request = SceneRequest((str(scene),))
 
@@ -114,6 +114,7 @@ def test_what_is_asked_of_the_model_makes_another_run(
     assert before.model.forwards == 1
     for now, where in (
         (run(tta="flips"), "model.tta was none, now flips"),
+        (run(backend=Backend(engine="openvino")), "backend.engine was"),
         (run(uncertainty=("margin",)), "uncertainty was [], now ['margin']"),
         (run(("toy", "other")), "model.sha256 was"),
     ):
@@ -121,6 +122,9 @@ def test_what_is_asked_of_the_model_makes_another_run(
         assert any(line.startswith(where) for line in differences(before.identity, now.identity))
     both = run(("toy", "other"), tta="flips")
     assert both.digest != run(("other", "toy"), tta="flips").digest
+    assert run(backend=Backend(engine="onnxruntime")).digest == before.digest  # what auto is
+    with pytest.raises(UsageError, match="engine onnxruntime or openvino, got torch"):
+        run(backend=Backend(engine="torch"))
     assert [m["name"] for m in both.identity["model"]["members"]] == ["toy-box", "other"]
     assert both.model.forwards == 8
     assert both.plan.tasks == before.plan.tasks

@@ -233,7 +233,7 @@ def test_a_model_is_loaded_once_by_each_process(
     monkeypatch.setattr(registry, "load", lambda ref, *rest: loads.append(rest) or load(ref, *rest))
     for tile in GRID.tiles():
         context.segment(tile)
-    assert loads == [("auto", "float32", 1)]
+    assert loads == [("auto", "float32", 1, "auto")]
 
 
 def test_every_member_is_loaded_once_and_their_mean_is_mapped(

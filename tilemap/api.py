@@ -9,6 +9,7 @@ from typing import TypedDict, Unpack
 
 from tilemap.cluster import ClusterSettings
 from tilemap.errors import UsageError
+from tilemap.models.engines import ENGINES
 from tilemap.models.tta import check_mode
 from tilemap.plan import GridSettings, parse_bytes
 from tilemap.prepare import Prepared, SegmentSettings, prepare
@@ -32,9 +33,9 @@ class Options(TypedDict, total=False):
     Of the scene: ``bands`` (names of the files' bands, in order), ``nodata``, ``scale``,
     ``offset``, ``like`` (a raster whose grid is taken), ``resolution`` (in units of the CRS).
     Of the cut, in pixels: ``core``, ``halo``, ``blend``. Of the model: ``device`` (auto, cpu,
-    cuda), ``precision`` (float32, bfloat16), ``tta`` (none, flips, rotations: the mean over a
-    patch mirrored and turned). Of the products: ``uncertainty`` ("entropy", "margin"). Of the
-    cluster: ``scheduler``, ``workers``,
+    cuda), ``precision`` (float32, bfloat16), ``engine`` (auto, torch, onnxruntime, openvino),
+    ``tta`` (none, flips, rotations: the mean over each patch mirrored and turned). Of the
+    products: ``uncertainty`` ("entropy", "margin"). Of the cluster: ``scheduler``, ``workers``,
     ``memory_limit`` ("2GiB", of one worker). ``keep_stores``.
     """
 
@@ -49,6 +50,7 @@ class Options(TypedDict, total=False):
     blend: int | None
     device: str
     precision: str
+    engine: str
     tta: str
     uncertainty: Sequence[str]
     scheduler: str | None
@@ -83,10 +85,13 @@ def _settings(options: Options) -> SegmentSettings:
         raise UsageError(f"precision must be float32 or bfloat16, got {precision}")
     if device not in ("auto", "cpu") and not device.startswith("cuda"):
         raise UsageError(f"device must be auto, cpu or cuda, got {device}")
+    engine = options.get("engine", "auto")
+    if engine not in ENGINES:
+        raise UsageError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}")
     limit = options.get("memory_limit")
     return SegmentSettings(
         GridSettings(options.get("core"), options.get("halo"), options.get("blend")),
-        Backend(device, precision),
+        Backend(device, precision, engine=engine),
         ClusterSettings(
             options.get("scheduler"),
             options.get("workers"),

@@ -26,6 +26,7 @@ from tilemap.geometry import Tile, TileGrid, round_up
 from tilemap.models import registry
 
 if TYPE_CHECKING:
+    from tilemap.models.protocol import Model
     from tilemap.models.recipe import Recipe
     from tilemap.scene import Scene
     from tilemap.stores.predictions import Uncertainty
@@ -53,7 +54,12 @@ class Trial:
     device: str
     precision: str
     threads: int
+    engine: str = "auto"
     uncertainty: tuple[Uncertainty, ...] = ()
+
+    def load(self) -> Model:
+        """The model as a worker would load it."""
+        return self.model.load(self.device, self.precision, self.threads, self.engine)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +146,7 @@ def _key(trial: Trial) -> str:
 
     parts = (
         __version__, trial.model.digest, trial.model.tta, trial.uncertainty, trial.side,
-        trial.scene.dtype.str, trial.device, trial.precision, trial.threads,
+        trial.scene.dtype.str, trial.device, trial.precision, trial.threads, trial.engine,
         platform.node(), platform.processor(), sys.version,
         Path(__file__).stat().st_mtime_ns,
     )  # fmt: skip
@@ -162,7 +168,7 @@ def _run_once(trial: Trial, side: int) -> tuple[int, float]:
     from tilemap.stages.segment import segment_patch, standardise
 
     card, scene = trial.model.card, trial.scene
-    model = trial.model.load(trial.device, trial.precision, trial.threads)
+    model = trial.load()
     margin = min(GRANULE, side // 4)
     grid = TileGrid((side - 2 * margin,) * 2, side - 2 * margin, margin, 0)
     random = np.random.default_rng(0)
@@ -191,7 +197,7 @@ def run_trial(trial: Trial) -> Cost:
     else:
         large = round_up(trial.side, card.stride)
         small = round_up(max(large // 2, card.stride), card.stride)
-    model = trial.model.load(trial.device, trial.precision, trial.threads)
+    model = trial.load()
     base = _peak()
     del model
     low, seconds = _run_once(trial, small)

@@ -13,6 +13,7 @@ from tilemap.geometry import TileGrid
 from tilemap.measure import Cost, Trial, measure
 from tilemap.models import registry
 from tilemap.models.card import ModelCard
+from tilemap.models.engines import Settings
 from tilemap.models.recipe import Recipe
 from tilemap.plan import (
     GridSettings,
@@ -98,17 +99,19 @@ def prepare(
         TilemapError: of the kind that fits; nothing has been touched.
     """
     ref = Recipe(tuple(registry.resolve(model) for model in models), settings.tta)
+    backend = settings.backend
+    asked = "cpu" if backend.device == "auto" else backend.device
+    ref.engine(Settings(asked, backend.precision, backend.threads), backend.engine)
     request = dataclasses.replace(request, bands=ref.card.bands)
     source = open_scene(request)
     check_units(source.scene, ref.card)
     shape = source.scene.shape
     chosen = _settled_grid(settings.grid, ref, shape, out)
     grid = choose_grid(shape, ref.card, chosen)
-    backend = settings.backend
     side = max(grid.patch_window(next(grid.tiles())).shape)
     trial = Trial(
         ref, source.scene, side, backend.device, backend.precision, backend.threads,
-        settings.uncertainty,
+        backend.engine, settings.uncertainty,
     )  # fmt: skip
     cost = measure(trial)
     one = cost
@@ -161,7 +164,11 @@ def _identity(
             "tta": ref.tta,
         },
         "uncertainty": list(settings.uncertainty),
-        "backend": {"device": backend.device, "precision": backend.precision},
+        "backend": {
+            "device": backend.device,
+            "precision": backend.precision,
+            "engine": ref.engine(Settings(backend.device, backend.precision), backend.engine),
+        },
     }
 
 

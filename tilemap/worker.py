@@ -53,11 +53,13 @@ class Backend:
         device: "cpu", "cuda" or "auto" (CUDA where there is one).
         precision: "float32" or "bfloat16".
         threads: of one model call.
+        engine: one of ``models.engines.ENGINES``; "auto" is what the file is for.
     """
 
     device: str = "auto"
     precision: str = "float32"
     threads: int = 1
+    engine: str = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +157,7 @@ class RunContext:
             if self._model is None:
                 backend = self.spec.backend
                 self._model = self.spec.model.load(
-                    backend.device, backend.precision, backend.threads
+                    backend.device, backend.precision, backend.threads, backend.engine
                 )
             return self._model
 

@@ -80,6 +80,13 @@ Precision = Annotated[
         rich_help_panel=_WHERE,
     ),
 ]
+Engine = Annotated[
+    str,
+    typer.Option(
+        help="What runs the model: torch, onnxruntime or openvino; auto is what its file is for.",
+        rich_help_panel=_WHERE,
+    ),
+]
 Tta = Annotated[
     str,
     typer.Option(
@@ -152,6 +159,7 @@ def plan(
     blend: Blend = None,
     device: Device = "auto",
     precision: Precision = "float32",
+    engine: Engine = "auto",
     tta: Tta = "none",
     uncertainty: UncertaintyOption = None,
     scheduler: Scheduler = None,
@@ -183,6 +191,7 @@ def segment(
     blend: Blend = None,
     device: Device = "auto",
     precision: Precision = "float32",
+    engine: Engine = "auto",
     tta: Tta = "none",
     uncertainty: UncertaintyOption = None,
     scheduler: Scheduler = None,
@@ -241,7 +250,8 @@ def describe(prepared: Prepared) -> list[str]:
         f"scene    {scene.name}: {grid.scene[0]} x {grid.scene[1]} pixels ({mpx:.1f} Mpx), "
         f"bands {', '.join(scene.band_names)}",
         f"model    {card.name}: {', '.join(c.name for c in card.classes)}; "
-        f"{prepared.settings.backend.precision} on {plan.device}",
+        f"{prepared.settings.backend.precision} on {plan.device}, "
+        f"{prepared.identity['backend']['engine']}",
         f"grid     {rows} x {cols} tiles, core {grid.core}, halo {grid.halo}, blend {grid.blend}; "
         f"the model computes {grid.overhead:.2f} pixels for each pixel of the scene",
         *_cost(prepared),

@@ -8,6 +8,7 @@ from typing import Any
 
 from tilemap.models import registry
 from tilemap.models.card import ModelCard
+from tilemap.models.engines import Settings, engine_for
 from tilemap.models.ensemble import Ensemble, combined_card
 from tilemap.models.protocol import Model
 from tilemap.models.registry import ModelRef
@@ -53,6 +54,18 @@ class Recipe:
     def one(self) -> Recipe:
         """The first member alone, plain: what a cost is compared with."""
         return Recipe(self.members[:1])
+
+    def engine(self, settings: Settings, wanted: str = "auto") -> str:
+        """What will run the members, such as ``"torch"`` or ``"torch, onnxruntime"``.
+
+        Args:
+            wanted: one of ``engines.ENGINES``.
+
+        Raises:
+            UsageError: if a member cannot be run so.
+        """
+        found = [engine_for(m.card, m.path, settings, wanted) for m in self.members]
+        return ", ".join(dict.fromkeys(found))
 
     def describe(self) -> str:
         """Forwards for a person: ``8 forwards for each patch (2 models x 4 flips)``."""
