@@ -15,8 +15,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from tilemap.errors import ModelError, UnavailableError, UsageError
 from tilemap.models.allocator import keep_freed_memory
-from tilemap.models.networks import STRIDE, build
+from tilemap.models.networks import build, stride_of
 from tilemap.models.protocol import FloatArray, check_image
+from tilemap.models.prune import fit_to, unpruned
 
 if TYPE_CHECKING:
     from tilemap.geometry import Window
@@ -59,8 +60,7 @@ class TorchModel:
         self._precision = precision
         self._threads = threads
         self._check_card(path.name)
-        network = build(card.architecture, len(card.bands), len(card.classes)).eval()
-        _load_weights(network, path)
+        network = load_network(card, path)
         fold_normalisation(network)
         self._network = _channels_last(network.to(self._device, _DTYPES[precision]))
 
@@ -71,7 +71,7 @@ class TorchModel:
                 f"{card.name}: the card of {file} must have activation logits, layout NCHW and "
                 f"no fixed patch, got {card.activation}, {card.layout} and {card.patch}"
             )
-        least = STRIDE.get(str(card.architecture.get("name")), 1)
+        least = stride_of(card.architecture)
         if card.stride % least:
             raise ModelError(
                 f"{card.name}: the card's stride must be a multiple of {least} for this "
@@ -135,12 +135,34 @@ def _device(device: str) -> torch.device:
     return chosen
 
 
-def _load_weights(network: nn.Module, path: Path) -> None:
-    """Strict: the file has exactly the network's tensors."""
+def load_network(card: ModelCard, path: Path) -> nn.Module:
+    """The network a card describes with the weights of a file, as it was trained.
+
+    Args:
+        card: for ``architecture``, ``bands`` and ``classes``; with ``pruned = true`` in the
+            architecture, inner widths are those of the file (see ``prune``).
+        path: the ``.safetensors`` file.
+
+    Returns:
+        In evaluation mode, float32, on the CPU, normalisation not folded.
+
+    Raises:
+        ModelError: if the file is no safetensors file, or has not exactly the network's tensors.
+    """
     try:
         weights = load_file(path)
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path.name} is not a whole safetensors file: {error}") from None
+    architecture, pruned = unpruned(card.architecture)
+    network = build(architecture, len(card.bands), len(card.classes)).eval()
+    if pruned:
+        fit_to(network, weights)
+    _take(network, weights, path)
+    return network
+
+
+def _take(network: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
+    """Strict: the file has exactly the network's tensors."""
     expected = network.state_dict()
     # Counters of training steps carry nothing for inference.
     missing = [k for k in expected if k not in weights and not k.endswith("num_batches_tracked")]
@@ -167,7 +189,8 @@ def fold_normalisation(network: nn.Module) -> None:
     """
     children = list(network.named_children())
     for (name, first), (next_name, second) in itertools.pairwise(children):
-        if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
+        # timm's own normalisation is a subclass that also activates
+        if isinstance(first, nn.Conv2d) and type(second) is nn.BatchNorm2d:
             setattr(network, name, fuse_conv_bn_eval(first, second))
             setattr(network, next_name, nn.Identity())
     for _, child in children:
