@@ -1,0 +1,227 @@
+"""Makes the sample store of each scene, or takes the one that was made from the same."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tilemap.errors import ConfigError, SceneError
+from tilemap.models.registry import file_sha256
+from tilemap.scene import Scene
+from tilemap.stores.geotiff import SceneSource, open_scene
+from tilemap.stores.sensors import canonical
+from tilemap.training.config import SceneConfig, TrainingConfig
+from tilemap.training.labels import IGNORE, SceneLabels, label_key, open_labels
+from tilemap.training.sample_store import (
+    CHUNK,
+    ChunkCache,
+    SampleStore,
+    SampleWriter,
+    chunk_windows,
+    is_made_from,
+)
+from tilemap.training.teaching import Lesson, find_teacher, load_teacher, plan_lesson, teach
+
+if TYPE_CHECKING:
+    from tilemap.models.protocol import Model
+
+FORMAT = 1
+"""Of the sample store; another one is made anew."""
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class SceneSamples:
+    """One scene that has passed every check that needs no pixels.
+
+    Args:
+        wanted: its entry in the configuration.
+        source: the scene with the bands of the model.
+        labels: what is known of it; None if only a teacher knows.
+        lesson: how a teacher sees it; None without one.
+        files: what it is made from, a record each.
+        digest: of everything it is made from.
+    """
+
+    wanted: SceneConfig
+    source: SceneSource
+    labels: SceneLabels | None
+    lesson: Lesson | None
+    files: tuple[dict[str, Any], ...]
+    digest: str
+
+    @property
+    def scene(self) -> Scene:
+        """Its grid and bands."""
+        return self.source.scene
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know."""
+        return (*self.source.warnings, *(self.labels.notes if self.labels else ()))
+
+
+def open_scenes(config: TrainingConfig) -> tuple[SceneSamples, ...]:
+    """Every scene of a configuration, checked; touches nothing.
+
+    Raises:
+        TilemapError: of the kind that fits.
+    """
+    teacher = find_teacher(config)
+    bands = None if config.model.bands is None else tuple(map(canonical, config.model.bands))
+    found: list[SceneSamples] = []
+    for wanted in config.scenes:
+        source = open_scene(wanted.request(bands))
+        bands = source.scene.band_names
+        _check_units(source.scene, config)
+        labels = None if wanted.labels is None else open_labels(source.scene, wanted, config)
+        lesson = None if teacher is None else plan_lesson(teacher, wanted, source.scene)
+        files = _files(wanted, source)
+        digest = _digest(config, wanted, source.scene, lesson, files)
+        found.append(SceneSamples(wanted, source, labels, lesson, files, digest))
+    return tuple(found)
+
+
+def _check_units(scene: Scene, config: TrainingConfig) -> None:
+    unscaled = [b.name for b in scene.bands if not b.scaled and not b.dtype.startswith("float")]
+    if config.model.units == "reflectance" and unscaled:
+        raise SceneError(
+            f"model.units is reflectance (0..1), but {scene.name} stores {scene.dtype} without a "
+            "scale; say what one unit is with scale, such as scale = 0.0001 for Sentinel-2"
+        )
+
+
+def _files(wanted: SceneConfig, source: SceneSource) -> tuple[dict[str, Any], ...]:
+    records = [{"role": "scene", **record} for record in source.fingerprint()]
+    for role in ("labels", "area"):
+        path = getattr(wanted, role)
+        if path is not None:
+            records.append(
+                {"role": role, "name": Path(path).name, "sha256": file_sha256(Path(path))}
+            )
+    return tuple(records)
+
+
+def _digest(
+    config: TrainingConfig,
+    wanted: SceneConfig,
+    scene: Scene,
+    lesson: Lesson | None,
+    files: tuple[dict[str, Any], ...],
+) -> str:
+    identity = {
+        "format": FORMAT,
+        "files": files,
+        "scene": [
+            list(scene.shape),
+            [float(v) for v in tuple(scene.geobox.affine)[:6]],
+            None if scene.geobox.crs is None else scene.geobox.crs.to_wkt(),
+            [dataclasses.asdict(band) for band in scene.bands],
+        ],
+        "labels": wanted.model_dump(
+            mode="json", include={"layer", "column", "background", "area_layer", "area_split"}
+        ),
+        "classes": [[c.name, [label_key(v) for v in c.meanings]] for c in config.classes],
+        "ignored": [label_key(v) for v in config.ignore_labels],
+        "teacher": None
+        if lesson is None
+        else [lesson.teacher.ref.card.model_dump(mode="json"), dataclasses.asdict(lesson.grid)],
+    }
+    text = json.dumps(identity, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def make_samples(
+    scenes: tuple[SceneSamples, ...], config: TrainingConfig, folder: Path, tell: Tell
+) -> tuple[SampleStore, ...]:
+    """The store of each scene, made where it is not there yet.
+
+    Args:
+        scenes: from ``open_scenes``.
+        config: the whole.
+        folder: where stores lie; made if it is not there.
+        tell: told what takes time.
+
+    Raises:
+        SceneError: if a label value is of no class, or a scene has no labelled pixel.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    cache = ChunkCache()
+    model: Model | None = None
+    stores = []
+    for number, one in enumerate(scenes):
+        path = folder / f"scene-{number}.zarr"
+        if not is_made_from(path, one.digest):
+            if one.lesson is not None and model is None:
+                model = load_teacher(one.lesson.teacher, config.training.device)
+            tell(f"reading {one.scene.name}, {one.scene.shape[0]} x {one.scene.shape[1]} pixels")
+            _make(path, one, model)
+        stores.append(SampleStore(path, one.scene, cache))
+    return tuple(stores)
+
+
+def _make(path: Path, one: SceneSamples, model: Model | None) -> None:
+    classes, chunk = 0, CHUNK
+    if one.lesson is not None:
+        classes, chunk = len(one.lesson.teacher.order), one.lesson.grid.core
+    by_area = one.labels is not None and one.labels.by_area
+    writer = SampleWriter(path, one.scene, by_area, classes, chunk)
+    labelled = 0
+    with one.source.open() as reader:
+        for row, col, window in chunk_windows(one.scene.shape):
+            image, valid = reader.read(window)
+            writer.write("image", row, col, image)
+            writer.write("valid", row, col, valid)
+            if one.labels is not None:
+                label, part = one.labels.read(window)
+                label[~valid] = IGNORE
+                labelled += int(np.count_nonzero(label != IGNORE))
+                writer.write("label", row, col, label)
+                if part is not None:
+                    writer.write("part", row, col, part)
+    if one.labels is not None:
+        one.labels.labels.check()
+        if not labelled:
+            raise SceneError(
+                f"{one.scene.name} must have pixels that are observed and labelled, "
+                f"{Path(one.wanted.labels or '').name} labels none"
+            )
+    if one.lesson is not None and model is not None:
+        teach(one.lesson, model, writer)
+        _label_where_taught(writer, one.labels is not None)
+    writer.finish(one.digest)
+
+
+def _label_where_taught(writer: SampleWriter, labelled: bool) -> None:
+    """Labels only where the teacher says something; where nobody else does, its own."""
+    for row, col, window in chunk_windows(writer.scene.shape):
+        teacher = writer.read("teacher", window)
+        if labelled:
+            label = writer.read("label", window).copy()
+        else:
+            label = teacher.argmax(axis=0).astype(np.uint8)
+            label[~writer.read("valid", window)] = IGNORE
+        label[~teacher.any(axis=0)] = IGNORE
+        writer.write("label", row, col, label)
+
+
+def check_crop(config: TrainingConfig, stride: int) -> None:
+    """Crops are what the network takes.
+
+    Raises:
+        ConfigError: if not.
+    """
+    crop = config.sampling.crop
+    if crop % stride:
+        near = max(stride, round(crop / stride) * stride)
+        raise ConfigError(
+            f"sampling.crop must be a multiple of {stride} pixels for {config.model.arch}, got "
+            f"{crop}; {near} is near"
+        )
