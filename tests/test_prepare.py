@@ -16,7 +16,7 @@ from tilemap.directory import RunDirectory, differences, write_json
 from tilemap.errors import ConfigError, ModelError, SceneError, UsageError
 from tilemap.measure import MB, Cost, Trial
 from tilemap.models import registry
-from tilemap.models.card import ModelCard
+from tilemap.models.card import BandStatistics, ModelCard
 from tilemap.models.registry import ModelRef
 from tilemap.plan import GridSettings
 from tilemap.prepare import Prepared, SegmentSettings, prepare
@@ -151,6 +151,24 @@ def test_several_forwards_are_compared_with_one(
     prepared = prepare(SceneRequest((str(scene),)), ("toy",) * 2, SegmentSettings(tta="flips"))
     assert asked == [1, 8, 1]
     assert prepared.times_one == pytest.approx(8.1 / 1.1)
+
+
+def test_a_scene_unlike_the_training_is_warned_of(scene: Path, toy: dict[str, Any]) -> None:
+    """In the plan, for each model whose card tells; it makes no other run."""
+    before = _prepare(scene)
+    assert before.warnings == before.source.warnings == ()
+    assert before.domain == ()
+    known = BandStatistics(mean=0.01, std=0.01, quantiles=(0, 0, 0, 0.01, 0.01, 0.02, 0.02))
+    change = {"statistics": (known,) * 3, "gsd_m": (1.0, 2.0), "name": "narrow"}
+    toy["card"] = CARD.model_copy(update=change)
+    now = _prepare(scene)
+    bands, pixels = now.warnings
+    assert "lie outside what narrow was trained on" in bands
+    assert pixels.startswith("pixels are 10 m, narrow was trained on 1 to 2 m")
+    assert now.identity["model"] | {"name": ""} == before.identity["model"] | {"name": ""}
+    (report,) = now.domain
+    assert report.gsd_m == pytest.approx(10, rel=0.01)
+    assert len(prepare(SceneRequest((str(scene),)), ("toy",) * 2, SegmentSettings()).domain) == 2
 
 
 def _leave(out: Path, prepared: Prepared) -> None:

@@ -7,12 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from tilemap.cluster import ClusterSettings, memory_per_worker, worker_count
 from tilemap.directory import Identity, RunDirectory, digest_of
 from tilemap.geometry import TileGrid
 from tilemap.measure import Cost, Trial, measure
 from tilemap.models import registry
 from tilemap.models.card import ModelCard
+from tilemap.models.domain import DomainReport, check_domain
 from tilemap.models.engines import Settings
 from tilemap.models.recipe import Recipe
 from tilemap.plan import (
@@ -24,6 +27,7 @@ from tilemap.plan import (
     make_plan,
     quicker_grid,
 )
+from tilemap.stages.survey import ground_pixel_m, survey
 from tilemap.stores.geotiff import SceneRequest, SceneSource, open_scene
 from tilemap.stores.predictions import Uncertainty
 from tilemap.worker import Backend
@@ -61,6 +65,7 @@ class Prepared:
 
     Args:
         one: cost of the first model alone, plain.
+        domain: the scene against what each model was trained on, where its card tells.
     """
 
     source: SceneSource
@@ -70,6 +75,12 @@ class Prepared:
     cost: Cost
     one: Cost
     identity: Identity
+    domain: tuple[DomainReport, ...] = ()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a person should know of scene and model, a line each."""
+        return (*self.source.warnings, *(text for d in self.domain for text in d.warnings))
 
     @property
     def times_one(self) -> float:
@@ -127,7 +138,24 @@ def prepare(
     )
     found = dataclasses.replace(backend, device=cost.device)
     identity = _identity(source, ref, grid, dataclasses.replace(settings, backend=found))
-    return Prepared(source, ref, settings, plan, cost, one, identity)
+    return Prepared(source, ref, settings, plan, cost, one, identity, _domain(source, ref))
+
+
+def _domain(source: SceneSource, ref: Recipe) -> tuple[DomainReport, ...]:
+    cards = [m.card for m in ref.members if m.card.statistics or m.card.gsd_m]
+    if not cards:
+        return ()
+    sample = np.empty((len(ref.card.bands), 0), dtype=np.float32)
+    if any(card.statistics for card in cards):
+        with source.open() as reader:
+            sample = survey(reader, ref.card)
+    gsd_m = ground_pixel_m(source.scene)
+    order = list(ref.card.bands)
+    found = (
+        check_domain(card, sample[[order.index(band) for band in card.bands]], gsd_m)
+        for card in cards
+    )
+    return tuple(report for report in found if report is not None)
 
 
 def _settled_grid(

@@ -3,33 +3,68 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
-
-import numpy as np
 
 from tilemap.errors import SceneError
-from tilemap.geometry import Window
 from tilemap.models import registry
+from tilemap.models.card import ModelCard
 from tilemap.models.probe import ProbeResult, probe_halo, region_side
 from tilemap.models.protocol import FloatArray
 from tilemap.models.registry import ModelRef
 from tilemap.plan import check_units
 from tilemap.stages.segment import standardise
+from tilemap.stages.survey import spread
 from tilemap.stages.tile import read_patch
-from tilemap.stores.geotiff import SceneRequest, open_scene
+from tilemap.stores.geotiff import SceneRequest, SceneSource, open_scene
 
 REGIONS = 4
 
 
-def spread(shape: tuple[int, int], side: int, count: int) -> Iterator[Window]:
-    """Square windows spread over a scene; they overhang a scene that is smaller than they are."""
-    rows = max(1, int(np.sqrt(count)))
-    cols = -(-count // rows)
-    for index in range(count):
-        row, col = divmod(index, cols)
-        top = round((row + 0.5) / rows * max(shape[0] - side, 0))
-        left = round((col + 0.5) / cols * max(shape[1] - side, 0))
-        yield Window(top, left, top + side, left + side)
+@dataclass(frozen=True)
+class Crop:
+    """A part of a scene, ready for a model.
+
+    Args:
+        window: where; it overhangs a scene that is smaller.
+        image: standardised, float32 (band, y, x).
+        valid: (y, x), True = observed.
+    """
+
+    window: Window
+    image: FloatArray
+    valid: npt.NDArray[np.bool_]
+
+
+def read_crops(
+    source: SceneSource, card: ModelCard, windows: Sequence[Window], wanted: int
+) -> list[Crop]:
+    """Read the first windows of a scene that are observed nearly everywhere.
+
+    Args:
+        source: with the bands of the card, in its order.
+        windows: all of one size, in the order they are tried.
+        wanted: how many to read.
+
+    Returns:
+        At least one, at most ``wanted`` of them, with at most 10 % nodata each.
+
+    Raises:
+        SceneError: if there is none.
+    """
+    crops: list[Crop] = []
+    with source.open() as reader:
+        for window in windows:
+            if len(crops) == wanted:
+                break
+            image, valid = read_patch(reader, window)
+            if valid.mean() >= 0.9:
+                crops.append(Crop(window, standardise(image, valid, source.scene, card), valid))
+    if not crops:
+        rows, cols = windows[0].shape
+        raise SceneError(
+            f"crops of {rows} x {cols} pixels with at most 10 % nodata are needed, "
+            f"{source.scene.name} has none"
+        )
+    return crops
 
 
 def probe_model(
@@ -46,22 +81,14 @@ def probe_model(
 
     Raises:
         SceneError: if the scene lacks what the model takes, or shows nothing but nodata.
+        ModelError: if the crops show one class only; the card stays.
     """
     source = open_scene(dataclasses.replace(request, bands=ref.card.bands))
     check_units(source.scene, ref.card)
     model = registry.load(ref, "cpu", "float32", threads)
     side = region_side(model)
-    crops: list[FloatArray] = []
-    with source.open() as reader:
-        for window in spread(source.scene.shape, side, 4 * regions):
-            image, valid = read_patch(reader, window)
-            if valid.mean() > 0.9 and len(crops) < regions:
-                crops.append(standardise(image, valid, source.scene, ref.card))
-    if not crops:
-        raise SceneError(
-            f"the probe needs crops of {side} x {side} pixels with at most 10 % nodata, "
-            f"{source.scene.name} has none"
-        )
+    windows = list(spread(source.scene.shape, side, 4 * regions))
+    crops = [crop.image for crop in read_crops(source, ref.card, windows, regions)]
     found = probe_halo(model, crops)
     if found.halo is not None and found.halo != ref.card.halo:
         ref = registry.update_card(ref, halo=found.halo)

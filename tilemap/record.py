@@ -27,7 +27,9 @@ def make_record(
         "digest": prepared.digest,
         "identity": prepared.identity,
         "scene": {"name": scene.name, "date": scene.date.isoformat() if scene.date else None},
-        "warnings": list(prepared.source.warnings),
+        "warnings": list(prepared.warnings),
+        "domain": [report.record() for report in prepared.domain],
+        "forwards": prepared.model.forwards,
         "tiles": {"count": grid.size, "shape": list(grid.shape), "overhead": grid.overhead},
         "workers": prepared.plan.workers,
         "quarantined": [

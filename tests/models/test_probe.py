@@ -19,8 +19,9 @@ from tilemap.models.probe import (
     region_side,
 )
 from tilemap.models.protocol import FloatArray, Model
-from tilemap.probing import probe_model, spread
+from tilemap.probing import probe_model
 from tilemap.stages.segment import standardise
+from tilemap.stages.survey import spread
 from tilemap.stages.tile import read_patch
 from tilemap.stores.geotiff import SceneRequest, open_scene
 from tilemap.testing import BoxModel, load_toy, random_scene, toy_card, write_geotiff

@@ -13,7 +13,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tilemap.report.charts import bars, binned, histogram, percent, percentile
+from tilemap.report.charts import (
+    BoxRow,
+    bars,
+    binned,
+    boxes,
+    histogram,
+    percent,
+    percentile,
+    ticks,
+)
 from tilemap.report.html import ReportData, Throughput, render, write_report
 from tilemap.report.quicklook import png_bytes
 from tilemap.stores.maps import Seam
@@ -37,6 +46,22 @@ FULL = ReportData(
     not_observed=0.008,
     confidence_histogram=[0] * 60 + [10] * 40 + [600],
     seam=Seam(1_234_567, 12, 0.0213),
+    uncertainty={"entropy": [500] * 101, "margin": [5] * 10 + [10] * 91},
+    domain=(
+        {
+            "model": "toy",
+            "bands": [
+                {
+                    "name": name,
+                    "outside": outside,
+                    "distance": 2.0,
+                    "training": [0.01, 0.02, 0.1, 0.15, 0.2, 0.3, 0.4],
+                    "scene": [0.2, 0.3, 0.5, 0.6, 0.7, 0.9, 1.4],
+                }
+                for name, outside in (("nir", 0.47), (EVIL, 0.1))
+            ],
+        },
+    ),
     throughput=Throughput(3_763_551, 75.4, 16, 2, resumed=3),
     stages={"tile": 1.2, "segment": 60.3, EVIL: 0.0},
     settings={"core": 512, "like": None, "bands": ("blue", "green"), "scale": 1e-4},
@@ -97,6 +122,9 @@ def test_full_report() -> None:
         "virginia", "Land cover by toy", "1,933 x 1,947 pixels", "2,157,683", "215.9", "57.8 %",
         "True areas. 0.8 % of the scene was not observed.", "12 of 1,234,567 pixels", "0.00097 %",
         "0.0213", "3.8 million pixels in 1 min 15 s, 16 tiles on 2 workers, 3 were done before",
+        "Median 50 %; 50.5 % of the pixels are at 50 % or above.", "5.2 % of the pixels are below",
+        "Scene and training data", "Farthest out is nir: 47.0 % of its pixels",
+        "nir, scene: median 0.6, 1-99 % 0.2 to 1.4",
         "blue, green", "none", "0.0001", "agreement 0.967", "/data/a.tif", "landcover.tif",
         "1 tile is missing from this map.", "tile (3, 2): not finite", EVIL,
     ):  # fmt: skip
@@ -107,7 +135,7 @@ def test_empty_report() -> None:
     """What is not known is left out."""
     text = check(render(ReportData("nothing")))
     assert "nothing" in text
-    for absent in ("Area", "Confidence", "Seams", "Time", "What was run"):
+    for absent in ("Area", "Confidence", "Seams", "Time", "What was run", "Entropy", "training"):
         assert absent not in text
 
 
@@ -172,8 +200,37 @@ def test_histogram_is_in_proportion() -> None:
     assert sum(height > 0 for height in tall) == 2
 
 
+def test_boxes_stand_on_one_axis() -> None:
+    """Twice as far is twice as far; what lies inside stays inside the picture."""
+    rows = [
+        BoxRow("nir", (0.0, 1.0, 2.0, 3.0, 4.0), False, "training"),
+        BoxRow("", (4.0, 5.0, 6.0, 7.0, 8.0), True, "scene"),
+    ]
+    svg = ET.fromstring(boxes(rows, "Bands"))
+    lines = [[float(line.get(k, "nan")) for k in ("x1", "x2")] for line in svg.iter("line")]
+    marks = [line for line in lines if line[0] != line[1]]
+    assert [b - a for a, b in marks] == pytest.approx([220, 220])
+    assert marks[0][1] == marks[1][0]
+    assert all(0 <= x <= 560 for line in lines for x in line)
+    widths = [float(rect.get("width", "nan")) for rect in svg.iter("rect")]
+    assert widths == pytest.approx([110, 110])
+
+
+@given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6))
+def test_ticks_are_round_and_inside(low: float, span: float) -> None:
+    """Two to six of them, evenly apart."""
+    found = ticks(low, low + span)
+    assert 1 <= len(found) <= 7
+    assert all(low - span / 100 <= value <= low + span * 1.01 for value in found)
+    gaps = np.diff(found)
+    assert gaps.size == 0 or np.allclose(gaps, gaps[0], rtol=1e-3)
+
+
 def test_charts_of_nothing() -> None:
     """No division by zero."""
+    assert heights(boxes([], "nothing")) == []
+    assert heights(boxes([BoxRow("flat", (2.0,) * 5, True, "")], "flat")) == [12]
+    assert ticks(float("nan"), 1) == []
     assert heights(histogram([0] * 101)) == [0] * 20
     assert heights(bars({}, "s")) == []
     assert len(heights(bars({"tile": 0.0}, "s"))) == 1

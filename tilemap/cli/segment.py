@@ -261,7 +261,7 @@ def describe(prepared: Prepared) -> list[str]:
         f"memory   at most {plan.worker_bytes / 2**20:.0f} MiB in each worker",
         f"time     about {plan.seconds:.0f} s",
     ]
-    return lines + [f"warning  {text}" for text in prepared.source.warnings]
+    return lines + [f"warning  {text}" for text in prepared.warnings]
 
 
 def _cost(prepared: Prepared) -> list[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
 
@@ -98,6 +100,71 @@ def bars(values: Mapping[str, float], unit: str) -> str:
         )
         parts.append(_text(left + long + 8, y + 14, f"{value:,.1f} {unit}", MUTED, "start"))
     return _svg(560, 6 + step * max(len(values), 1), f"Bars, {unit}", parts)
+
+
+@dataclass(frozen=True, slots=True)
+class BoxRow:
+    """One line of ``boxes``.
+
+    Args:
+        name: shown to the left; empty for the second row of a pair.
+        marks: five ascending numbers: ends of the line, ends of the box, the middle.
+        accent: in the colour of what is looked at, else gray.
+        hint: shown under the pointer.
+    """
+
+    name: str
+    marks: tuple[float, float, float, float, float]
+    accent: bool
+    hint: str
+
+
+def boxes(rows: Sequence[BoxRow], label: str) -> str:
+    """A box with whiskers per row on one axis, as SVG; pairs of rows stand close together."""
+    low = min((row.marks[0] for row in rows), default=0.0)
+    high = max((row.marks[4] for row in rows), default=1.0)
+    wide = (high - low) or 1.0
+    left, long, step = 92, 440, 19
+
+    def at(value: float) -> float:
+        return left + long * (value - low) / wide
+
+    parts = []
+    bottom = 8 + step * len(rows) + 8 * (len(rows) // 2)
+    for value in ticks(low, high):
+        x = at(value)
+        parts.append(f'<line x1="{x:.1f}" y1="4" x2="{x:.1f}" y2="{bottom}" stroke="{RULE}"/>')
+        parts.append(_text(x, bottom + 16, f"{value:g}", INK))
+    for index, row in enumerate(rows):
+        y = 16 + step * index + 8 * (index // 2)
+        first, q1, middle, q3, last = (at(value) for value in row.marks)
+        color = ACCENT if row.accent else MUTED
+        parts.append(
+            f'<g stroke="{color}"><title>{escape(row.hint)}</title>'
+            f'<line x1="{first:.1f}" y1="{y}" x2="{last:.1f}" y2="{y}" stroke-width="1.5"/>'
+            f'<rect x="{q1:.1f}" y="{y - 6}" width="{max(q3 - q1, 1):.1f}" height="12" rx="2" '
+            f'fill="{color}" fill-opacity=".35"/>'
+            f'<line x1="{middle:.1f}" y1="{y - 6}" x2="{middle:.1f}" y2="{y + 6}" '
+            'stroke-width="2.5"/></g>'
+        )
+        if row.name:
+            parts.append(_text(0, y + step / 2 + 4, row.name, INK, "start"))
+    return _svg(560, bottom + 24, label, parts)
+
+
+def ticks(low: float, high: float, most: int = 6) -> list[float]:
+    """Round numbers from ``low`` to ``high``, 1, 2 or 5 times a power of ten apart.
+
+    >>> ticks(0.03, 0.41), ticks(-120, 2700)
+    ([0.1, 0.2, 0.3, 0.4], [0.0, 500.0, 1000.0, 1500.0, 2000.0, 2500.0])
+    """
+    span = high - low
+    if not (math.isfinite(span) and span > 0):
+        return [low] if math.isfinite(low) else []
+    power = 10.0 ** math.floor(math.log10(span / most))
+    step = next(power * k for k in (1, 2, 5, 10, 20) if span / (power * k) <= most)
+    first, last = math.ceil(low / step), math.floor(high / step)
+    return [round(index * step, 12) for index in range(first, last + 1)]
 
 
 def _text(x: float, y: float, text: str, color: str, anchor: str = "middle") -> str:

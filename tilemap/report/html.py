@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from html import escape
 from pathlib import Path
+from typing import Any
 
-from tilemap.report.charts import bars, histogram, percent, percentile
+from tilemap.report.charts import BoxRow, bars, boxes, histogram, percent, percentile
 from tilemap.stores.maps import Seam
 from tilemap.stores.sidecars import ClassRow, write_text
 
@@ -57,6 +58,8 @@ class ReportData:
         confidence_histogram: pixels per percent, 101 of them.
         uncertainty: pixels per percent, 101 of them, by measure ("entropy", "margin").
         seam: disagreement of neighbouring tiles.
+        domain: for each model whose card tells, the bands of the scene against its training, as
+            ``DomainReport.record`` has it.
         throughput: of the run.
         stages: seconds by stage.
         settings: by name.
@@ -78,6 +81,7 @@ class ReportData:
     confidence_histogram: Sequence[int] = ()
     uncertainty: Mapping[str, Sequence[int]] = field(default_factory=dict)
     seam: Seam | None = None
+    domain: Sequence[Mapping[str, Any]] = ()
     throughput: Throughput | None = None
     stages: Mapping[str, float] = field(default_factory=dict)
     settings: Mapping[str, object] = field(default_factory=dict)
@@ -101,6 +105,7 @@ def render(data: ReportData) -> str:
             _confidence(data.confidence_histogram),
             _seam(data.seam),
             *(_uncertainty(name, counts) for name, counts in data.uncertainty.items()),
+            *(_domain(report) for report in data.domain),
             "</div>",
             _speed(data),
             _details(data),
@@ -276,6 +281,28 @@ def _seam(seam: Seam | None) -> str:
         f'<section><h2>Seams</h2><p class="figure">{percent(seam.differ / seam.pixels)}</p>'
         f'<p class="unit">of labels disagree between tiles</p>{_note(text)}</section>'
     )
+
+
+def _domain(report: Mapping[str, Any]) -> str:
+    """Of each band the training's box above the scene's."""
+    bands = report["bands"]
+    if not bands:
+        return ""
+    rows = []
+    for band in bands:
+        for who, accent in (("training", False), ("scene", True)):
+            one, _, q1, middle, q3, _, last = band[who]
+            hint = f"{band['name']}, {who}: median {middle:.4g}, 1-99 % {one:.4g} to {last:.4g}"
+            name = "" if accent else f"{band['name']}"
+            rows.append(BoxRow(name, (one, q1, middle, q3, last), accent, hint))
+    far = max(bands, key=lambda band: band["outside"])
+    note = _note(
+        f"Line 1 to 99 %, box 25 to 75 %, mark 50 % of the pixels: gray what {report['model']} was "
+        f"trained on, in colour this scene. Farthest out is {far['name']}: "
+        f"{percent(far['outside'])} of its pixels lie beyond the training's line."
+    )
+    chart = boxes(rows, "Bands of the training data and of the scene")
+    return f"<section><h2>Scene and training data</h2>{chart}{note}</section>"
 
 
 def _speed(data: ReportData) -> str:

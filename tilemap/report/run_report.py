@@ -76,6 +76,7 @@ def report_run(
             "core, halo, blend": f"{grid['core']}, {grid['halo']}, {grid['blend']} pixels",
             "patch pixels per scene pixel": f"{record['tiles']['overhead']:.2f}",
             **identity["backend"],
+            **_several(record),
             "memory of a worker": f"{memory['peak_bytes'] / 2**20:.0f} MiB at most, "
             f"{memory['planned_bytes'] / 2**20:.0f} planned",
             "run": record["digest"][:16],
@@ -86,6 +87,7 @@ def report_run(
             "licence": card.license,
             "weights sha256": card.sha256[:16],
         },
+        domain=record["domain"],
         versions=record["versions"],
         inputs=[f"{item['name']}" for item in identity["inputs"]],
         products=[(name, p["bytes"], p["sha256"]) for name, p in record["products"].items()],
@@ -96,6 +98,17 @@ def report_run(
         ],
     )
     write_report(out / "report.html", data)
+
+
+def _several(record: dict[str, Any]) -> dict[str, object]:
+    """How often a patch is looked at, where it is more than once."""
+    if record["forwards"] == 1:
+        return {}
+    model = record["identity"]["model"]
+    facts: dict[str, object] = {"augmentation": model["tta"], "forwards": record["forwards"]}
+    if model["members"]:
+        facts["models"] = [f"{m['name']} {m['sha256'][:16]}" for m in model["members"]]
+    return facts
 
 
 def _crs_name(crs: Any) -> str:
