@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tilemap.api import demo, plan, segment
+    from tilemap.api import demo, evaluate, plan, segment
     from tilemap.geometry import Tile, TileGrid, Window
     from tilemap.scene import Scene
     from tilemap.stores.geotiff import SceneRequest, open_scene
@@ -24,6 +24,7 @@ _HOME = {
     "TileGrid": "tilemap.geometry",
     "Window": "tilemap.geometry",
     "demo": "tilemap.api",
+    "evaluate": "tilemap.api",
     "open_scene": "tilemap.stores.geotiff",
     "plan": "tilemap.api",
     "segment": "tilemap.api",
@@ -37,6 +38,7 @@ __all__ = [
     "Window",
     "__version__",
     "demo",
+    "evaluate",
     "open_scene",
     "plan",
     "segment",

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import TypedDict, Unpack
 
 from tilemap.cluster import ClusterSettings
 from tilemap.errors import UsageError
+from tilemap.evaluation.evaluate import evaluate_map
+from tilemap.evaluation.options import EvaluateOptions, settings_of
+from tilemap.evaluation.results import Evaluation
 from tilemap.models.engines import ENGINES
 from tilemap.models.tta import check_mode
 from tilemap.plan import GridSettings, parse_bytes
@@ -194,3 +197,27 @@ def demo(
     """
     options.setdefault("core", DEMO_CORE)
     return segment(demo_scene(), model=DEMO_MODEL, out=out, progress=progress, **options)
+
+
+def evaluate(
+    class_map: str | Path,
+    *,
+    reference: str | Path,
+    out: str | Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    **options: Unpack[EvaluateOptions],
+) -> Evaluation:
+    """Compare a class map with a reference: accuracy, IoU, boundaries, calibration.
+
+    Args:
+        class_map: GeoTIFF with class names, or the directory of a run.
+        reference: raster of classes on any grid, or vector file.
+        out: directory of ``evaluation.html``, ``.json`` and tables; None writes nothing.
+        progress: told how many tiles are done, of how many; silent by default.
+        **options: see ``EvaluateOptions``.
+
+    Raises:
+        TilemapError: of the kind that fits; nothing is written then.
+    """
+    settings, cluster = settings_of(class_map, reference, options)
+    return evaluate_map(settings, cluster, None if out is None else Path(out), progress)

@@ -1,0 +1,300 @@
+"""Compare a map with its reference, tile by tile; only counts travel.
+
+Each process opens the files itself. A tile leaves one string of bytes, its ``Tally``; the driver
+adds them up, so any order and any number of workers give the same figures.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+from distributed import Client, Future, Worker, WorkerPlugin, as_completed
+from distributed.scheduler import KilledWorker
+
+from tilemap.cluster import ClusterSettings, connect, thread_count
+from tilemap.errors import SceneError, SceneMismatchError, StoreError, UnavailableError
+from tilemap.evaluation.classes import UNKNOWN
+from tilemap.evaluation.metrics import IGNORE
+from tilemap.evaluation.request import (
+    EvaluateSettings,
+    Work,
+    digests,
+    prepare,
+    settings_record,
+)
+from tilemap.evaluation.results import Evaluation, check_out, figures_of, notes_of, write_files
+from tilemap.evaluation.tally import Tally, count_tile
+from tilemap.geometry import Tile, Window
+from tilemap.record import versions
+from tilemap.report.evaluation_report import error_map
+from tilemap.stores.mosaic import Handles
+from tilemap.stores.opening import GDAL_SETTINGS
+from tilemap.worker import peak_memory
+
+IN_FLIGHT_PER_THREAD = 2
+RETRIES = 2
+FEW = 4
+"""Tiles up to which no cluster is started: it would take longer than they do."""
+GDAL_CACHE_MB = 64
+
+ByteArray = npt.NDArray[np.uint8]
+Progress = Callable[[int, int], None]
+"""Told how many tiles are done, of how many."""
+
+
+@dataclass(frozen=True)
+class Counted:
+    """The counts of a whole map.
+
+    Args:
+        peak_bytes: largest resident memory of any process that counted.
+    """
+
+    tally: Tally
+    peak_bytes: int
+
+
+class Counter:
+    """An evaluation as one process holds it."""
+
+    def __init__(self, work: Work) -> None:
+        self.work = work
+        self._local = threading.local()
+
+    def handles(self) -> Handles:
+        """The open files of this thread: GDAL's must not be shared."""
+        handles: Handles | None = getattr(self._local, "handles", None)
+        if handles is None:
+            handles = self._local.handles = Handles()
+        return handles
+
+    def labels(self, window: Window) -> ByteArray:
+        """Class indices of the map, uint8 (y, x).
+
+        Raises:
+            SceneError: if a stored number is no class.
+        """
+        image, valid = self.handles().of(self.work.class_map).read((0,), window)
+        labels = self.work.map_lookup.apply(image[0])
+        labels[~valid] = IGNORE
+        if (labels == UNKNOWN).any():
+            odd = ", ".join(f"{v:g}" for v in np.unique(image[0][labels == UNKNOWN])[:12].tolist())
+            known = ", ".join(f"{c.value} {c.name}" for c in self.work.classes)
+            raise SceneError(f"the map must have values of its classes ({known}), got {odd}")
+        return labels
+
+    def errors(self, window: Window) -> tuple[ByteArray, npt.NDArray[np.bool_]]:
+        """1 where map and reference disagree, uint8 (1, y, x), and where both are known (y, x)."""
+        with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_MB, **GDAL_SETTINGS):
+            reference = self.work.reference.read(self.handles(), window)
+            labels = self.labels(window)
+        seen = (reference != IGNORE) & (labels != IGNORE)
+        return (reference != labels)[None].astype(np.uint8), seen
+
+    def count(self, tile: Tile) -> Tally:
+        """The counts of one tile."""
+        work = self.work
+        core = work.grid.core_window(tile)
+        window = core.grow(work.tolerance.halo).intersect(work.grid.scene_window)
+        with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_MB, **GDAL_SETTINGS):
+            reference = work.reference.read(self.handles(), window)
+            inside = core.within(window)
+            if (reference[inside] == IGNORE).all():
+                return Tally.empty(len(work.classes))
+            confidence = None
+            if work.confidence is not None:
+                pixels, valid = self.handles().of(work.confidence).read((0,), core)
+                confidence = np.where(valid, pixels[0], IGNORE).astype(np.uint8)
+            return count_tile(
+                (reference, self.labels(window)),
+                inside,
+                len(work.classes),
+                work.tolerance,
+                confidence,
+                None if work.regions is None else work.regions.burn(core),
+            )
+
+
+_counters: dict[str, Counter] = {}
+
+
+def evaluate_map(
+    settings: EvaluateSettings,
+    cluster: ClusterSettings,
+    out: Path | None = None,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Compare a map with a reference, and write what came of it.
+
+    Args:
+        settings: what is compared.
+        cluster: where; a map of few tiles is counted in this process unless one is asked for.
+        out: directory of the files; None writes none.
+        progress: told after each tile.
+
+    Raises:
+        TilemapError: of the kind that fits; no file is written then.
+    """
+    if out is not None:
+        check_out(out)
+    work = prepare(settings)
+    inputs = digests(work.files())
+    start = time.perf_counter()
+    counted = count_map(work, cluster, progress)
+    seconds = time.perf_counter() - start
+    figures = figures_of(counted.tally, work.classes, work.tolerance, work.region_names)
+    record = {
+        "figures": figures,
+        "notes": notes_of(figures, work.notes),
+        "inputs": inputs,
+        "settings": settings_record(settings),
+        "versions": versions(),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "run": {
+            "pixels": work.grid.scene_window.size,
+            "tiles": work.grid.size,
+            "seconds": round(seconds, 3),
+            "mpx_per_s": round(work.grid.scene_window.size / seconds / 1e6, 3),
+            "peak_bytes": counted.peak_bytes,
+        },
+    }
+    if out is not None:
+        counter = Counter(work)
+        picture = error_map(counter.errors, work.class_map.shape)
+        counter.handles().close()
+        write_files(out, record, picture)
+    return Evaluation(record, out)
+
+
+class EvaluationPlugin(WorkerPlugin):
+    """Opens an evaluation in every worker process, those that join later included."""
+
+    def __init__(self, name: str, settings: EvaluateSettings) -> None:
+        self.evaluation, self.settings = name, settings
+        self.name = f"tilemap-{name}"
+
+    def setup(self, worker: Worker) -> None:
+        """Called by Dask in each worker."""
+        _counters[self.evaluation] = Counter(prepare(self.settings))
+
+    def teardown(self, worker: Worker) -> None:
+        """Called by Dask when it is over."""
+        _counters.pop(self.evaluation, None)
+
+
+def count_task(name: str, tile: tuple[int, int]) -> bytes:
+    """One tile in a worker; may be run twice, in any order, anywhere."""
+    if name not in _counters:
+        raise StoreError(f"evaluation {name} must be set up in this worker process first")
+    return _counters[name].count(Tile(*tile)).to_bytes()
+
+
+def count_map(work: Work, cluster: ClusterSettings, progress: Progress | None = None) -> Counted:
+    """Count every tile: in this process if they are few, else on a cluster.
+
+    Args:
+        work: what is compared.
+        cluster: where; a cluster that is asked for is always used.
+        progress: told after each tile.
+
+    Raises:
+        SceneError: if a value is no class, or map and reference share no pixel.
+        StoreError: if a file cannot be read.
+        UnavailableError: if there is no scheduler, or the connection to it is lost.
+    """
+    total = Tally.empty(len(work.classes))
+    told, size = progress or _silent, work.grid.size
+    asked = cluster.scheduler is not None or cluster.workers is not None
+    if size <= FEW and not asked:
+        counter = Counter(work)
+        for done, tile in enumerate(work.grid.tiles(), 1):
+            total.add(counter.count(tile))
+            told(done, size)
+        counter.handles().close()
+        peak = peak_memory()
+    else:
+        with connect(cluster) as client:
+            for done, tally in enumerate(_on_cluster(client, work), 1):
+                total.add(tally)
+                told(done, size)
+            peak = max(client.run(peak_memory).values())
+    if total.matrix.sum() == 0:
+        raise SceneMismatchError(
+            "map and reference must share a pixel that both observe, they share none; compare "
+            "their extents, nodata and --ignore"
+        )
+    return Counted(total, peak)
+
+
+def _silent(done: int, size: int) -> None:
+    """Nobody listens."""
+
+
+def _on_cluster(client: Client, work: Work) -> Iterator[Tally]:
+    """The tiles' counts as they come; a few tasks in flight per thread, however large the map."""
+    name = f"evaluate-{uuid4().hex[:12]}"
+    plugin = EvaluationPlugin(name, _absolute(work))
+    client.register_plugin(plugin)
+    running: dict[Future[bytes], tuple[Tile, int]] = {}
+    completed = as_completed(raise_errors=False)
+    waiting = work.grid.tiles()
+
+    def submit(tile: Tile, attempt: int) -> None:
+        key = f"{name}-{tile.row}-{tile.col}-{attempt}"
+        future = client.submit(count_task, name, tuple(tile), key=key, pure=False)
+        running[future] = (tile, attempt)
+        completed.add(future)
+
+    def fill() -> None:
+        limit = IN_FLIGHT_PER_THREAD * thread_count(client)
+        while len(running) < limit and (tile := next(waiting, None)) is not None:
+            submit(tile, 0)
+
+    try:
+        fill()
+        for future in completed:
+            tile, attempt = running.pop(future)
+            if future.status == "finished":
+                yield Tally.from_bytes(future.result(), len(work.classes))
+            else:
+                _check(future, attempt)
+                submit(tile, attempt + 1)
+            fill()
+    finally:
+        client.cancel(list(running))
+        client.unregister_worker_plugin(plugin.name)
+
+
+def _check(future: Future[bytes], attempt: int) -> None:
+    """Raise what another try cannot mend."""
+    if future.status != "error":
+        raise UnavailableError(
+            "the Dask scheduler must stay until the evaluation ends, the connection to it was lost"
+        )
+    error = future.exception()
+    if isinstance(error, KilledWorker):
+        raise StoreError(
+            "the worker died each time it counted a tile; give it more memory, or a smaller --core"
+        ) from error
+    if isinstance(error, SceneError) or attempt >= RETRIES:
+        raise error
+
+
+def _absolute(work: Work) -> EvaluateSettings:
+    """The settings with paths that hold in any worker's working directory."""
+    files = work.files()
+    paths: dict[str, str | None] = {
+        key: files[key] for key in ("reference", "classes", "regions") if key in files
+    }
+    if work.settings.confidence is not None:
+        paths["confidence"] = files["confidence"]
+    return replace(work.settings, class_map=files["map"], **paths)  # type: ignore[arg-type]

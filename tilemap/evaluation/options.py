@@ -1,0 +1,76 @@
+"""What may be said of an evaluation in Python, in the words of the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypedDict
+
+from tilemap.cluster import ClusterSettings
+from tilemap.errors import UsageError
+from tilemap.evaluation.request import CORE, EvaluateSettings, split_values
+from tilemap.plan import parse_bytes
+
+
+class EvaluateOptions(TypedDict, total=False):
+    """Everything has a default.
+
+    Of the reference: ``column`` (of a vector: its class), ``layer``, ``classes`` (a table, .toml
+    or .csv), ``ignore`` (values that do not count: "0,9", or a sequence). Of the figures:
+    ``confidence`` (percent on the map's grid; default confidence.tif beside the map),
+    ``regions`` and ``region_column``, ``tolerance`` (of boundaries, pixels) or ``tolerance_m``.
+    Of the work: ``core`` (pixels), ``scheduler``, ``workers``, ``memory_limit`` ("2GiB").
+    """
+
+    column: str | None
+    layer: str | None
+    classes: str | Path | None
+    ignore: str | Sequence[str | int] | None
+    confidence: str | Path | None
+    regions: str | Path | None
+    region_column: str | None
+    tolerance: float | None
+    tolerance_m: float | None
+    core: int
+    scheduler: str | None
+    workers: int | None
+    memory_limit: str | int | None
+
+
+def settings_of(
+    class_map: str | Path, reference: str | Path, options: EvaluateOptions
+) -> tuple[EvaluateSettings, ClusterSettings]:
+    """Options to settings.
+
+    Raises:
+        UsageError: for an option there is not, or one that cannot hold.
+    """
+    unknown = sorted(options.keys() - EvaluateOptions.__annotations__.keys())
+    if unknown:
+        known = ", ".join(EvaluateOptions.__annotations__)
+        raise UsageError(f"options must be among {known}; got {', '.join(unknown)}")
+    limit = options.get("memory_limit")
+    settings = EvaluateSettings(
+        class_map=str(class_map),
+        reference=str(reference),
+        column=options.get("column"),
+        layer=options.get("layer"),
+        classes=_text(options.get("classes")),
+        ignore=split_values(options.get("ignore")),
+        confidence=_text(options.get("confidence")),
+        regions=_text(options.get("regions")),
+        region_column=options.get("region_column"),
+        tolerance=options.get("tolerance"),
+        tolerance_m=options.get("tolerance_m"),
+        core=options.get("core", CORE),
+    )
+    cluster = ClusterSettings(
+        options.get("scheduler"),
+        options.get("workers"),
+        None if limit is None else parse_bytes(limit),
+    )
+    return settings, cluster
+
+
+def _text(path: str | Path | None) -> str | None:
+    return None if path is None else str(path)

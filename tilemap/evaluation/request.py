@@ -1,0 +1,326 @@
+"""What is to be evaluated: settings, and everything that is checked before a pixel is read."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from odc.geo.geobox import GeoBox
+from pyproj import CRS, Geod, Transformer
+
+from tilemap.errors import SceneError, SceneMismatchError, UsageError
+from tilemap.evaluation.boundary import Tolerance
+from tilemap.evaluation.classes import (
+    Lookup,
+    MapClass,
+    Table,
+    map_classes,
+    match,
+    read_table,
+    stored_names,
+)
+from tilemap.evaluation.reference import (
+    Reference,
+    Shapes,
+    features_on,
+    place_features,
+    place_raster,
+    place_regions,
+)
+from tilemap.geometry import TileGrid
+from tilemap.stores.grids import apply, pixel_offset
+from tilemap.stores.opening import plain_path
+from tilemap.stores.rasters import Raster, describe
+from tilemap.stores.vectors import is_vector
+
+CORE = 2048
+_WHOLE = 256 << 20  # bytes up to which a file's digest is of all of it
+_ENDS = 1 << 20  # bytes of either end that the digest of a larger one is of
+_TRUE = 0.01  # share by which a pixel's nominal side may differ from the true one
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateSettings:
+    """What a person asks for; saved in ``evaluation.json``.
+
+    Args:
+        class_map: a class map, or the directory of a run, whose ``landcover.tif`` it is.
+        reference: raster of classes on any grid, or vector file.
+        column: of a vector reference: its class.
+        layer: of a vector reference with several.
+        classes: table of the reference's values, see ``classes.read_table``.
+        ignore: reference values or names that do not count.
+        confidence: percent on the map's grid; default ``confidence.tif`` beside the map.
+        regions: vector file; figures are also made for each region.
+        region_column: names of the regions.
+        tolerance: of boundaries, pixels; default 2.
+        tolerance_m: of boundaries, metres, instead.
+        core: side of a tile, pixels.
+
+    Raises:
+        UsageError: if two of them contradict each other.
+    """
+
+    class_map: str
+    reference: str
+    column: str | None = None
+    layer: str | None = None
+    classes: str | None = None
+    ignore: tuple[str, ...] = ()
+    confidence: str | None = None
+    regions: str | None = None
+    region_column: str | None = None
+    tolerance: float | None = None
+    tolerance_m: float | None = None
+    core: int = CORE
+
+    def __post_init__(self) -> None:
+        if self.tolerance is not None and self.tolerance_m is not None:
+            raise UsageError("the tolerance is given in pixels or in metres, not in both")
+        if (self.regions is None) != (self.region_column is None):
+            raise UsageError("--regions and --region-column must be given together")
+        if self.core < 1:
+            raise UsageError(f"core must be at least 1 pixel, got {self.core}")
+        if is_vector(self.reference) != (self.column is not None):
+            raise UsageError(
+                "a vector reference needs --column, the attribute with the class; a raster has none"
+            )
+        for distance in (self.tolerance, self.tolerance_m):
+            if distance is not None and not 0 < distance < math.inf:
+                raise UsageError(f"the tolerance must be above 0, got {distance:g}")
+
+
+@dataclass(frozen=True)
+class Work:
+    """All that a tile needs; each process makes its own from the settings.
+
+    Args:
+        map_lookup: class indices of the map's stored numbers.
+        confidence: None if there is none.
+        regions: None if there are none.
+        region_names: by number.
+        notes: what a reader of the figures should know, a sentence each.
+    """
+
+    settings: EvaluateSettings
+    class_map: Raster
+    classes: tuple[MapClass, ...]
+    map_lookup: Lookup
+    reference: Reference
+    confidence: Raster | None
+    regions: Shapes | None
+    region_names: tuple[str, ...]
+    tolerance: Tolerance
+    notes: tuple[str, ...]
+
+    @property
+    def grid(self) -> TileGrid:
+        """The cut of the map; margins are read as the tolerance asks, not by the grid."""
+        return TileGrid(self.class_map.shape, self.settings.core, 0, 0)
+
+    def files(self) -> dict[str, str]:
+        """Absolute paths by what they are."""
+        named = {
+            "map": self.class_map.path,
+            "reference": self.settings.reference,
+            "confidence": None if self.confidence is None else self.confidence.path,
+            "regions": self.settings.regions,
+            "classes": self.settings.classes,
+        }
+        return {what: str(plain_path(path)) for what, path in named.items() if path is not None}
+
+
+def prepare(settings: EvaluateSettings) -> Work:
+    """Open everything, and check that it fits together; reads no pixels.
+
+    Raises:
+        SceneError: if a file cannot be read, or does not say what it must.
+        SceneMismatchError: if two files do not lie on each other as they must.
+        UsageError: if an option does not fit the files.
+    """
+    class_map = _one_band(_map_path(settings.class_map), "a class map")
+    nodata = class_map.bands[0].nodata
+    table = None if settings.classes is None else read_table(settings.classes)
+    classes = map_classes(class_map.path, nodata, table)
+    geobox, notes = class_map.geobox, list[str]()
+    tolerance = _tolerance(settings, geobox, notes)
+    reference = _reference(settings, class_map, classes, table, notes)
+    region_names: tuple[str, ...] = ()
+    regions = None
+    if settings.regions is not None and settings.region_column is not None:
+        areas = features_on(settings.regions, None, geobox)
+        region_names, regions = place_regions(areas, settings.region_column, geobox)
+    return Work(
+        settings=settings,
+        class_map=class_map,
+        classes=classes,
+        map_lookup=Lookup(tuple((float(c.value), i) for i, c in enumerate(classes))),
+        reference=reference,
+        confidence=_confidence(settings, class_map, notes),
+        regions=regions,
+        region_names=region_names,
+        tolerance=tolerance,
+        notes=tuple(notes),
+    )
+
+
+def _reference(
+    settings: EvaluateSettings,
+    class_map: Raster,
+    classes: tuple[MapClass, ...],
+    table: Table | None,
+    notes: list[str],
+) -> Reference:
+    geobox = class_map.geobox
+    if settings.column is None:
+        raster = describe(str(plain_path(settings.reference)))
+        stored = {} if table is not None else stored_names(raster.path)
+        matching = match(classes, table, settings.ignore, stored)
+        if pixel_offset(geobox, raster.geobox) is None:
+            notes.append(
+                "The reference lies on another grid: each pixel of the map takes the pixel of the "
+                "reference that holds its centre."
+            )
+        return place_raster(raster, geobox, matching, matching.lookup(stored))
+    features = features_on(settings.reference, settings.layer, geobox)
+    notes.append(
+        "A pixel has the reference's class if a polygon holds its centre; of several polygons the "
+        "last in the file counts."
+    )
+    if features.nulls:
+        notes.append(f"{features.nulls} features of the reference have no geometry.")
+    if features.crs is None and geobox.crs is not None:
+        notes.append("The reference has no CRS: taken for the map's.")
+    matching = match(classes, table, settings.ignore)
+    return place_features(features, settings.column, geobox, matching)
+
+
+def _map_path(path: str) -> str:
+    found = plain_path(path)
+    return str(found / "landcover.tif" if found.is_dir() else found)
+
+
+def _one_band(path: str, what: str) -> Raster:
+    raster = describe(path)
+    if len(raster.bands) != 1:
+        raise SceneError(f"{what} must have one band, {path} has {len(raster.bands)}")
+    return raster
+
+
+def _confidence(settings: EvaluateSettings, class_map: Raster, notes: list[str]) -> Raster | None:
+    if settings.confidence is not None:
+        path = str(plain_path(settings.confidence))
+    else:
+        beside = Path(class_map.path).with_name("confidence.tif")
+        if not beside.is_file() or str(beside) == class_map.path:
+            notes.append("There is no confidence raster, so calibration is not told.")
+            return None
+        path = str(beside)
+    raster = _one_band(path, "a confidence raster")
+    alike = raster.shape == class_map.shape and pixel_offset(raster.geobox, class_map.geobox) == (
+        0,
+        0,
+    )
+    if alike and raster.bands[0].dtype == "uint8":
+        return raster
+    if settings.confidence is None:
+        notes.append("confidence.tif beside the map does not fit it and is not used.")
+        return None
+    if not alike:
+        raise SceneMismatchError(
+            f"confidence must lie on the map's grid of {class_map.shape} pixels, "
+            f"{path} has {raster.shape}" + ("" if raster.shape != class_map.shape else " elsewhere")
+        )
+    raise SceneError(
+        f"confidence must be uint8 percent, 0 to 100, {path} has {raster.bands[0].dtype}"
+    )
+
+
+def _tolerance(settings: EvaluateSettings, geobox: GeoBox, notes: list[str]) -> Tolerance:
+    if settings.tolerance_m is None:
+        return Tolerance(2.0 if settings.tolerance is None else settings.tolerance)
+    down, right, text = pixel_sides_m(geobox)
+    notes.append(f"Boundary distances: {text}.")
+    return Tolerance(settings.tolerance_m, (down, right))
+
+
+def pixel_sides_m(geobox: GeoBox) -> tuple[float, float, str]:
+    """Height and width of a pixel in metres, and how they were found, for a person.
+
+    Nominal where that is within 1 % of the true size at the map's centre; else, as in degrees or in
+    EPSG:3857, the true size there, by geodesics.
+
+    Raises:
+        UsageError: if there is no CRS.
+    """
+    if geobox.crs is None:
+        raise UsageError("without a CRS the tolerance must be in pixels, give --tolerance")
+    crs = CRS(geobox.crs.to_wkt())
+    affine = geobox.affine
+    sides = math.hypot(affine.b, affine.e), math.hypot(affine.a, affine.d)
+    if crs.geodetic_crs is not None:
+        true = _true_sides(geobox, crs, crs.get_geod() or Geod(ellps="WGS84"))
+        if crs.is_geographic:
+            nominal = (math.inf, math.inf)
+        else:
+            factor = crs.axis_info[0].unit_conversion_factor
+            nominal = (sides[0] * factor, sides[1] * factor)
+        off = max(abs(n / t - 1) for n, t in zip(nominal, true, strict=True))
+        if off > _TRUE:
+            size = f"{true[0]:.4g} x {true[1]:.4g} m"
+            return *true, f"a pixel is {size}, its true size at the centre of the map"
+        sides = nominal
+    return *sides, f"a pixel is {sides[0]:.6g} x {sides[1]:.6g} m"
+
+
+def _true_sides(geobox: GeoBox, crs: CRS, geod: Geod) -> tuple[float, float]:
+    rows, cols = (int(n) / 2 for n in geobox.shape)
+    to_degrees = Transformer.from_crs(crs, crs.geodetic_crs, always_xy=True)
+    points = [(cols, rows - 0.5), (cols, rows + 0.5), (cols - 0.5, rows), (cols + 0.5, rows)]
+    x, y = zip(*(apply(geobox.affine, *point) for point in points), strict=True)
+    lon, lat = (np.asarray(v) for v in to_degrees.transform(x, y))
+    _, _, metres = geod.inv(lon[::2], lat[::2], lon[1::2], lat[1::2])
+    if not np.isfinite(metres).all() or not (np.asarray(metres) > 0).all():
+        raise UsageError("the centre of the map has no place on Earth, give --tolerance in pixels")
+    return float(metres[0]), float(metres[1])
+
+
+def digests(files: dict[str, str]) -> dict[str, dict[str, Any]]:
+    """What the input files are: name, size, SHA-256 (of a large one, of its two ends)."""
+    found = {}
+    for what, name in files.items():
+        path = Path(name)
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            if size <= _WHOLE:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            else:
+                ends = hashlib.sha256(file.read(_ENDS))
+                file.seek(size - _ENDS)
+                ends.update(file.read(_ENDS))
+                digest = ends.hexdigest()
+        part = "all" if size <= _WHOLE else "first and last MiB"
+        found[what] = {"name": path.name, "bytes": size, "sha256": digest, "of": part}
+    return found
+
+
+def settings_record(settings: EvaluateSettings) -> dict[str, Any]:
+    """The settings as plain JSON; files by name, since the digests say which they were."""
+    record = asdict(settings)
+    for key in ("class_map", "reference", "classes", "confidence", "regions"):
+        if record[key] is not None:
+            record[key] = Path(record[key]).name
+    return record
+
+
+def split_values(text: str | Sequence[str | int] | None) -> tuple[str, ...]:
+    """``"0, 9"`` to ``("0", "9")``; a sequence stays one."""
+    if text is None:
+        return ()
+    parts = text.split(",") if isinstance(text, str) else [str(part) for part in text]
+    return tuple(part.strip() for part in parts if part.strip())
