@@ -57,8 +57,14 @@ def separable(inside: int, outside: int, dilation: int = 1) -> nn.Sequential:
     )
 
 
-def dilated(strides: Iterable[int], output_stride: int, start: int = 1) -> list[tuple[int, int]]:
+def dilated(
+    strides: Iterable[int], output_stride: int, start: int = 1
+) -> list[tuple[int, tuple[int, int]]]:
     """Strides of which none goes beyond an output stride: it becomes dilation instead.
+
+    The convolution that loses its stride keeps its dilation, those after it are dilated more: each
+    then sees what it saw, at more places (Chen et al. 2018, "atrous"), so that weights which
+    were trained with the stride remain right.
 
     Args:
         strides: of the stages, 1 or 2 each.
@@ -66,15 +72,15 @@ def dilated(strides: Iterable[int], output_stride: int, start: int = 1) -> list[
         start: stride before the first stage.
 
     Returns:
-        Stride and dilation of each stage.
+        Of each stage the stride, and the dilation of its first convolution and of its others.
     """
     total, dilation = start, 1
     steps = []
     for stride in strides:
+        before = dilation
         if total * stride > output_stride:
             dilation *= stride
-            steps.append((1, dilation))
-        else:
-            total *= stride
-            steps.append((stride, dilation))
+            stride = 1
+        total *= stride
+        steps.append((stride, (before, dilation)))
     return steps

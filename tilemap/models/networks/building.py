@@ -123,7 +123,7 @@ def _checked(architecture: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     name = given.pop("name", None)
     if isinstance(name, str) and name.startswith(_SMP):
         options: dict[str, type] = {"encoder": str}
-    elif name in _OPTIONS:
+    elif isinstance(name, str) and name in _OPTIONS:
         options = _OPTIONS[name]
     else:
         known = ", ".join(_OPTIONS)

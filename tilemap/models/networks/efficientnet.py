@@ -51,9 +51,10 @@ class InvertedBlock(nn.Module):
     """Widen, convolve per channel, narrow; with a shortcut where the shape stays."""
 
     def __init__(
-        self, inside: int, outside: int, kernel: int, stride: int, expansion: int, dilation: int
+        self, inside: int, outside: int, kernel: int, step: tuple[int, int], expansion: int
     ) -> None:
         super().__init__()
+        stride, dilation = step
         inner = inside * expansion
         self._pads = kernel if stride == 2 else 0
         self._shortcut = stride == 1 and inside == outside
@@ -105,8 +106,8 @@ class EfficientNetLite0(Encoder):
         ):
             outside = _scaled(planes, width)
             for index in range(depth):
-                here = stride if index == 0 else 1
-                blocks.append(InvertedBlock(inside, outside, kernel, here, expansion, dilation))
+                here = (stride, dilation[0]) if index == 0 else (1, dilation[1])
+                blocks.append(InvertedBlock(inside, outside, kernel, here, expansion))
                 inside = outside
             if number in _TAPS:
                 self._ends.append(len(blocks))

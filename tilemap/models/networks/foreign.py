@@ -31,7 +31,9 @@ def smp_network(name: str, bands: int, classes: int, encoder: str = "resnet34") 
     smp = _package()
     kinds = [key for key, value in vars(smp).items() if isinstance(value, type)]
     if name not in kinds:
-        raise ModelError(f"smp must be followed by one of {', '.join(sorted(kinds))}, got {name!r}")
+        raise ModelError(
+            f"smp: must be followed by one of {', '.join(sorted(kinds))}, got {name!r}"
+        )
     if not encoder.startswith("tu-") and encoder not in smp.encoders.get_encoder_names():
         raise ModelError(
             f"encoder of smp:{name} must be one of smp.encoders.get_encoder_names() or tu-NAME, "

@@ -13,12 +13,17 @@ class BasicBlock(nn.Module):
     expansion = 1
 
     def __init__(
-        self, inside: int, planes: int, stride: int, dilation: int, downsample: nn.Module | None
+        self,
+        inside: int,
+        planes: int,
+        stride: int,
+        dilation: tuple[int, int],
+        downsample: nn.Module | None,
     ) -> None:
         super().__init__()
-        self.conv1 = convolution(inside, planes, 3, stride, dilation)
+        self.conv1 = convolution(inside, planes, 3, stride, dilation[0])
         self.bn1 = nn.BatchNorm2d(planes)
-        self.conv2 = convolution(planes, planes, 3, 1, dilation)
+        self.conv2 = convolution(planes, planes, 3, 1, dilation[1])
         self.bn2 = nn.BatchNorm2d(planes)
         self.relu = nn.ReLU(inplace=True)
         self.downsample = downsample
@@ -38,12 +43,17 @@ class Bottleneck(nn.Module):
     expansion = 4
 
     def __init__(
-        self, inside: int, planes: int, stride: int, dilation: int, downsample: nn.Module | None
+        self,
+        inside: int,
+        planes: int,
+        stride: int,
+        dilation: tuple[int, int],
+        downsample: nn.Module | None,
     ) -> None:
         super().__init__()
         self.conv1 = convolution(inside, planes, 1)
         self.bn1 = nn.BatchNorm2d(planes)
-        self.conv2 = convolution(planes, planes, 3, stride, dilation)
+        self.conv2 = convolution(planes, planes, 3, stride, dilation[0])
         self.bn2 = nn.BatchNorm2d(planes)
         self.conv3 = convolution(planes, planes * 4, 1)
         self.bn3 = nn.BatchNorm2d(planes * 4)
@@ -114,7 +124,7 @@ def _stage(
     planes: int,
     depth: int,
     stride: int,
-    dilation: int,
+    dilation: tuple[int, int],
 ) -> nn.Sequential:
     outside = planes * block.expansion
     downsample = None
@@ -123,5 +133,7 @@ def _stage(
             nn.Conv2d(inside, outside, 1, stride, bias=False), nn.BatchNorm2d(outside)
         )
     blocks: list[nn.Module] = [block(inside, planes, stride, dilation, downsample)]
-    blocks += [block(outside, planes, 1, dilation, None) for _ in range(depth - 1)]
+    blocks += [
+        block(outside, planes, 1, (dilation[1], dilation[1]), None) for _ in range(depth - 1)
+    ]
     return nn.Sequential(*blocks)

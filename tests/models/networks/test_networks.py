@@ -10,15 +10,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tilemap.errors import ModelError
-from tilemap.models.networks import STRIDE, ResNet, build, seeded
+from tilemap.models.networks import PLAIN, STRIDE, ResNet, bounded_context, build, seeded, stride_of
 
 SMALL = {"width": 4}
 
 
-@pytest.mark.parametrize("name", sorted(STRIDE))
+@pytest.mark.parametrize("name", PLAIN)
 @pytest.mark.parametrize(
     ("encoder", "bands"),
-    [("resnet18", 1), ("resnet18", 4), ("resnet18", 13), ("resnet34", 3), ("resnet50", 3)],
+    [
+        ("resnet18", 1),
+        ("resnet18", 4),
+        ("resnet18", 13),
+        ("resnet34", 3),
+        ("resnet50", 3),
+        ("efficientnet-lite0", 5),
+    ],
 )
 def test_logits_have_the_size_of_the_patch(name: str, encoder: str, bands: int) -> None:
     """Every network gives every class at full resolution, on oblong patches too."""
@@ -62,11 +69,14 @@ def test_encoder_has_the_well_known_names() -> None:
     assert all(re.fullmatch(pattern, name) for name in deep)
 
 
-@pytest.mark.parametrize("name", sorted(STRIDE))
-def test_what_a_pixel_gets_does_not_depend_on_where_its_patch_begins(name: str) -> None:
+@pytest.mark.parametrize("encoder", ["resnet18", "efficientnet-lite0"])
+@pytest.mark.parametrize("name", [n for n in PLAIN if bounded_context({"name": n})])
+def test_what_a_pixel_gets_does_not_depend_on_where_its_patch_begins(
+    name: str, encoder: str
+) -> None:
     """Far from the edges, patches that begin a stride apart agree; half a stride apart not."""
     stride = STRIDE[name]
-    network = seeded({"name": name, **SMALL}, 2, 3)
+    network = seeded({"name": name, "encoder": encoder, "width": 16}, 2, 3)
     # Looks several hundred pixels far along x; the narrow y is the same in every patch.
     scene = torch.randn(1, 2, stride, 2048, generator=torch.Generator().manual_seed(1))
 
@@ -76,7 +86,7 @@ def test_what_a_pixel_gets_does_not_depend_on_where_its_patch_begins(name: str) 
         return logits[..., 960 - left : 992 - left]
 
     torch.testing.assert_close(middle(0), middle(stride), rtol=1e-4, atol=1e-5)
-    assert (middle(0) - middle(stride // 2)).abs().max() > 1e-3
+    assert (middle(0) - middle(stride // 2)).abs().max() > 1e-4
 
 
 def test_image_pooling_reaches_across_the_whole_patch() -> None:
@@ -105,8 +115,17 @@ def test_seeded_networks_repeat(seed: int) -> None:
 @pytest.mark.parametrize(
     ("architecture", "message"),
     [
-        ({}, "architecture name must be one of unet, deeplabv3plus, got None"),
+        ({}, "architecture name must be one of unet, deeplabv3plus, fcn, pspnet, segformer, "),
+        ({}, "mask2former, smp:NAME, got None"),
         ({"name": "vit"}, "got 'vit'"),
+        ({"name": ["unet"]}, "got ['unet']"),
+        ({"name": "pspnet", "encoder": "vgg"}, "resnet50, efficientnet-lite0, got 'vgg'"),
+        ({"name": "segformer", "size": "b6"}, "segformer size must be one of b0, b1, b2, b3, b4"),
+        ({"name": "segformer", "width": 0}, "segformer width must lie between 1 and 256, got 0"),
+        ({"name": "mask2former", "size": "b0"}, "must be one of tiny, small, base, large, got"),
+        ({"name": "mask2former", "width": 90}, "must be a multiple of 32, or below 64, got 90"),
+        ({"name": "mask2former", "hidden": 48}, "hidden must be a multiple of 32, got 48"),
+        ({"name": "smp:Unet", "encoder_weights": "imagenet"}, "has the options encoder, got"),
         ({"name": "unet", "encoder": "resnet19"}, "encoder must be one of resnet18, resnet34"),
         ({"name": "unet", "depth": 4}, "unet has the options encoder, width, got 'depth'"),
         ({"name": "unet", "image_pooling": True}, "got 'image_pooling'"),
@@ -128,3 +147,29 @@ def test_no_planes_are_refused(bands: int, classes: int) -> None:
     """A network takes and gives at least one plane."""
     with pytest.raises(ModelError, match="must be 1 or more"):
         build({"name": "unet"}, bands, classes)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "bounded", "stride"),
+    [
+        ({"name": "unet", "encoder": "resnet50"}, True, 32),
+        ({"name": "fcn"}, True, 32),
+        ({"name": "deeplabv3plus"}, True, 16),
+        ({"name": "deeplabv3plus", "image_pooling": True}, False, 16),
+        ({"name": "pspnet"}, False, 8),
+        ({"name": "segformer", "size": "b3"}, False, 32),
+        ({"name": "mask2former"}, False, 32),
+        ({"name": "smp:Unet", "encoder": "resnet18"}, False, 32),
+    ],
+)
+def test_context_and_stride(architecture: dict[str, object], bounded: bool, stride: int) -> None:
+    """What is known without building the network, or having its package."""
+    assert bounded_context(architecture) is bounded
+    assert stride_of(architecture) == stride
+
+
+def test_context_of_nothing_is_refused() -> None:
+    """A name that is none has no context, and asks nothing of a patch."""
+    with pytest.raises(ModelError, match="architecture name must be one of"):
+        bounded_context({"name": "vit"})
+    assert stride_of({}) == 1
