@@ -20,12 +20,14 @@ from tilemap.models.card import BandStatistics, ClassInfo, ModelCard
 from tilemap.stages.segment import standardise
 from tilemap.stages.tile import read_patch
 from tilemap.stores.grids import whole
+from tilemap.training.augment import vary
 from tilemap.training.config import TrainingConfig
 from tilemap.training.counting import Counted, count_samples
 from tilemap.training.cropping import Crop, cut, place_window
 from tilemap.training.drawing import Spots
 from tilemap.training.labels import IGNORE
 from tilemap.training.making import SceneSamples, check_crop, make_samples, open_scenes
+from tilemap.training.pose import draw_pose, strike
 from tilemap.training.split import Part
 
 __all__ = ["IGNORE", "Batch", "Block", "TrainingData", "prepare_data"]
@@ -137,17 +139,25 @@ class TrainingData:
         spot = self._spots.draw(random, config.sampling.balanced)
         parts = self._counted.parts[spot.scene]
         side = config.sampling.crop
-        window = place_window(spot, parts.store.scene.shape, side, side)
-        crop = cut(parts, window, self.units == "reflectance")
-        image = self._standardised(crop)
-        return Crop(image, crop.valid, crop.label, crop.teacher), self._place(spot.scene, window)
+        pose = draw_pose(random, config.augment)
+        read = pose.source_side(side)
+        window = place_window(spot, parts.store.scene.shape, read, read)
+        crop = strike(cut(parts, window, self.units == "reflectance"), pose, side)
+        std = np.array(self.std, dtype=np.float32)
+        image = vary(crop.image, crop.valid, self.bands, std, config.augment, random)
+        dtype: Any = parts.store.scene.dtype
+        if self.units == "stored" and np.issubdtype(dtype, np.integer):
+            limits = np.iinfo(dtype)
+            image = np.clip(image, limits.min, limits.max)
+        crop = Crop(self._standardised(image, crop.valid), crop.valid, crop.label, crop.teacher)
+        return crop, self._place(spot.scene, window)
 
-    def _standardised(self, crop: Crop) -> FloatArray:
+    def _standardised(self, image: FloatArray, valid: npt.NDArray[np.bool_]) -> FloatArray:
         mean = np.array(self.mean, dtype=np.float32)[:, None, None]
         std = np.array(self.std, dtype=np.float32)[:, None, None]
-        image = (crop.image - mean) / std
-        image[:, ~crop.valid] = 0
-        return image
+        out = (image - mean) / std
+        out[:, ~valid] = 0
+        return out
 
     def blocks(self, part: Part) -> Iterator[Block]:
         """Every block of a part that has labelled pixels, scene by scene, row by row.
