@@ -106,7 +106,10 @@ def add_noise(image: FloatArray, std: FloatArray, random: np.random.Generator) -
         std: (band,), in units of the image.
         random: where chance comes from.
     """
-    return image + std[:, None, None] * random.standard_normal(image.shape, dtype=np.float32)
+    noise = random.standard_normal(image.shape, dtype=np.float32)
+    noise *= std[:, None, None]
+    noise += image
+    return noise
 
 
 def smooth_field(random: np.random.Generator, shape: tuple[int, int], cells: int) -> FloatArray:
@@ -178,8 +181,8 @@ def vary(
         out = brighten(out, gain, shift.astype(np.float32))
     if config.noise:
         out = add_noise(out, (std * config.noise).astype(np.float32), random)
-    if out is not image and not valid.all():
-        out[:, ~valid] = image[:, ~valid]
+    if out is not image:
+        np.copyto(out, image, where=~valid)
     return out
 
 

@@ -91,7 +91,7 @@ def cut(parts: SceneParts, window: Window, physical: bool) -> Crop:
         scale, offset = store.scene.scaling()
         image *= scale[:, None, None]
         image += offset[:, None, None]
-        image[:, ~valid] = 0
+        np.copyto(image, 0, where=~valid)
     inside = window.intersect(Window(0, 0, *store.scene.shape))
     index = inside.within(window)
     label = np.full(window.shape, IGNORE, dtype=np.uint8)

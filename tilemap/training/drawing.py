@@ -85,7 +85,7 @@ class Spots:
         parts = self._scenes[scene]
         grid = chunk_grid(parts.store.scene.shape)
         window = grid.core_window(divmod(chunk, grid.shape[1]))
-        label = parts.label(window, Part.TRAIN)
+        label = parts.store.remember("trained", (chunk,), lambda: parts.label(window, Part.TRAIN))
         there: npt.NDArray[np.bool_] = label != IGNORE if wanted == self._any else label == wanted
         row, col = divmod(int(np.flatnonzero(there)[number]), window.width)
         return Spot(scene, window.top + row, window.left + col)

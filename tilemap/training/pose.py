@@ -65,7 +65,7 @@ def strike(crop: Crop, pose: Pose, side: int) -> Crop:
     """A crop in its pose.
 
     Args:
-        crop: ``pose.source_side(side)`` pixels a side.
+        crop: ``pose.source_side(side)`` pixels a side, 0 where not valid.
         pose: what is done to it.
         side: of what is returned.
 
@@ -105,7 +105,7 @@ def _places(pose: Pose, side: int, source: int) -> tuple[Places, Places]:
 
 
 def _resampled(crop: Crop, rows: Places, cols: Places) -> Crop:
-    planes = [crop.image * crop.valid, crop.valid[None].astype(np.float32)]
+    planes = [crop.image, crop.valid[None].astype(np.float32)]
     if crop.teacher is not None:
         planes.append(crop.teacher * (crop.label != IGNORE))
     mixed = bilinear(np.concatenate(planes), rows, cols)

@@ -50,13 +50,15 @@ class ChunkCache:
         self._chunks: OrderedDict[tuple[str, Index], npt.NDArray[Any]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, name: str, array: zarr.Array[Any], index: Index) -> npt.NDArray[Any]:
+    def get(
+        self, name: str, index: Index, make: Callable[[], npt.NDArray[Any]]
+    ) -> npt.NDArray[Any]:
         """One chunk, read-only.
 
         Args:
             name: of the array, unique among all that share the cache.
-            array: where the chunk is read if it is not held.
             index: of the chunk.
+            make: reads or computes the chunk if it is not held.
 
         Raises:
             StoreError: see ``read_chunk``.
@@ -66,7 +68,7 @@ class ChunkCache:
             if key in self._chunks:
                 self._chunks.move_to_end(key)
                 return self._chunks[key]
-        chunk = read_chunk(array, index)
+        chunk = make()
         chunk.flags.writeable = False
         with self._lock:
             if key not in self._chunks:
@@ -134,9 +136,17 @@ class SampleStore:
 
     def _window(self, name: str, window: Window) -> npt.NDArray[Any]:
         array = self._arrays[name]
-        return _assemble(
-            array, window, lambda index: self._cache.get(f"{self.path}/{name}", array, index)
-        )
+
+        def get(index: Index) -> npt.NDArray[Any]:
+            return self._cache.get(f"{self.path}/{name}", index, lambda: read_chunk(array, index))
+
+        return _assemble(array, window, get)
+
+    def remember(
+        self, name: str, index: Index, make: Callable[[], npt.NDArray[Any]]
+    ) -> npt.NDArray[Any]:
+        """What is computed of a chunk, kept as chunks are; see ``ChunkCache.get``."""
+        return self._cache.get(f"{self.path}:{name}", index, make)
 
 
 class SampleWriter:

@@ -156,7 +156,7 @@ class TrainingData:
         mean = np.array(self.mean, dtype=np.float32)[:, None, None]
         std = np.array(self.std, dtype=np.float32)[:, None, None]
         out = (image - mean) / std
-        out[:, ~valid] = 0
+        np.copyto(out, 0, where=~valid)
         return out
 
     def blocks(self, part: Part) -> Iterator[Block]:

@@ -128,5 +128,9 @@ def part_of_window(
     out = np.full(window.shape, Part.NONE, dtype=np.uint8)
     inside_rows = (rows >= 0) & (rows < parts.shape[0])
     inside_cols = (cols >= 0) & (cols < parts.shape[1])
-    out[np.ix_(inside_rows, inside_cols)] = parts[np.ix_(rows[inside_rows], cols[inside_cols])]
+    # row by row, then column by column: many times faster than both at once
+    known = parts.take(rows[inside_rows], axis=0).take(cols[inside_cols], axis=1)
+    if known.shape == out.shape:
+        return known
+    out[np.ix_(inside_rows, inside_cols)] = known
     return out
