@@ -75,7 +75,7 @@ def test_one_line_names_the_farthest_bands() -> None:
     report = check_domain(card_for(trained), sample, None)
     assert report is not None
     (line,) = report.warnings
-    assert line.startswith("nir lies outside what toy-box was trained on (100% of the pixels")
+    assert line.startswith("nir lies outside what toy-box was trained on (100 % of the pixels")
     report = check_domain(card_for(trained), trained * 10, None)
     assert report is not None
     (line,) = report.warnings

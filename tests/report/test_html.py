@@ -50,6 +50,7 @@ FULL = ReportData(
     domain=(
         {
             "model": "toy",
+            "units": "reflectance",
             "bands": [
                 {
                     "name": name,

@@ -55,12 +55,14 @@ class DomainReport:
 
     Args:
         model: its name.
+        units: of the bands, as the card has them.
         bands: those of the card; none where the card has no statistics.
         gsd_m: pixel of the scene, metres; None where it is not known.
         trained_gsd_m: smallest and largest pixel of the training; None where it is not known.
     """
 
     model: str
+    units: str
     bands: tuple[BandDomain, ...]
     gsd_m: float | None
     trained_gsd_m: tuple[float, float] | None
@@ -79,10 +81,11 @@ class DomainReport:
         if len(far) > _NAMED:
             names += f" and {len(far) - _NAMED} more"
         each = "at most " if len(far) > 1 else ""
+        share = f"{each}{100 * far[0].outside:.0f} %"
         return (
             f"{names} {'lie' if len(far) > 1 else 'lies'} outside what {self.model} was trained on "
-            f"({each}{far[0].outside:.0%} of the pixels beyond its 1-99 % range); are scale and "
-            "units right? Expect errors"
+            f"({share} of the pixels beyond its 1-99 % range); are scale and units right? "
+            "Expect errors"
         )
 
     def _of_pixels(self) -> str:
@@ -131,7 +134,7 @@ def check_domain(card: ModelCard, sample: FloatArray, gsd_m: float | None) -> Do
     comparable = gsd_m is not None and card.gsd_m is not None
     if not bands and not comparable:
         return None
-    return DomainReport(card.name, bands, gsd_m, card.gsd_m)
+    return DomainReport(card.name, card.units, bands, gsd_m, card.gsd_m)
 
 
 def _compare(name: str, known: BandStatistics, plane: FloatArray) -> BandDomain:

@@ -296,9 +296,10 @@ def _domain(report: Mapping[str, Any]) -> str:
             name = "" if accent else f"{band['name']}"
             rows.append(BoxRow(name, (one, q1, middle, q3, last), accent, hint))
     far = max(bands, key=lambda band: band["outside"])
+    unit = "reflectance" if report["units"] == "reflectance" else "stored numbers"
     note = _note(
-        f"Line 1 to 99 %, box 25 to 75 %, mark 50 % of the pixels: gray what {report['model']} was "
-        f"trained on, in colour this scene. Farthest out is {far['name']}: "
+        f"In {unit}: line 1 to 99 %, box 25 to 75 %, mark 50 % of the pixels; gray what "
+        f"{report['model']} was trained on, in colour this scene. Farthest out is {far['name']}: "
         f"{percent(far['outside'])} of its pixels lie beyond the training's line."
     )
     chart = boxes(rows, "Bands of the training data and of the scene")

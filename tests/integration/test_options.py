@@ -1,0 +1,174 @@
+"""Several models, mirrored patches, uncertainty: one forward of the whole scene says the same."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+
+from tilemap import api
+from tilemap.api import demo_scene, segment
+from tilemap.models import registry
+from tilemap.models.card import BandStatistics
+from tilemap.models.recipe import Recipe
+from tilemap.run import RunResult, execute
+from tilemap.stages.segment import classify, measure_uncertainty
+from tilemap.stores.marks import Mark
+from tilemap.stores.predictions import PredictionStore
+from tilemap.testing import write_geotiff
+
+pytest.importorskip("onnxruntime")
+MODEL = "iplunet-cloud-6b"
+BANDS = ("blue", "green", "red", "nir", "swir16", "swir22")
+SHAPE = (139, 171)
+"""2 x 3 tiles, the last row and column ragged."""
+PRODUCTS = ("landcover.tif", "confidence.tif", "entropy.tif", "margin.tif")
+
+
+def _pixels() -> np.ndarray:
+    """Six bands of the scene that ships with made-up clouds, uint16 (band, y, x)."""
+    with rasterio.open(demo_scene()[0]) as fine, rasterio.open(demo_scene()[1]) as coarse:
+        near = fine.read(window=((300, 440), (400, 572)))
+        far = coarse.read(window=((150, 220), (200, 286))).repeat(2, axis=1).repeat(2, axis=2)
+    y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    clouds = np.clip(np.sin(y / 17 + x / 29) * np.cos(x / 23 - y / 41), 0, None) * 5000
+    return (np.concatenate([near, far])[:, : SHAPE[0], : SHAPE[1]] + clouds).astype(np.uint16)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the scene lies and the runs go."""
+    return tmp_path_factory.mktemp("options")
+
+
+@pytest.fixture(scope="module")
+def scene(folder: Path) -> Path:
+    """The crop as a GeoTIFF."""
+    return write_geotiff(folder / "crop.tif", _pixels(), names=BANDS, scale=1e-4)
+
+
+@pytest.fixture(scope="module")
+def other(folder: Path) -> Path:
+    """The model that ships, fed brighter pixels: it finds more cloud; trained in the dark."""
+    ref = registry.resolve(MODEL)
+    model = folder / "other"
+    model.mkdir()
+    shutil.copy(ref.path, model / ref.path.name)
+    dark = BandStatistics(mean=0.01, std=0.01, quantiles=(0, 0, 0, 0.01, 0.01, 0.02, 0.02))
+    change = {"mean": (-0.05,) * 6, "name": "other", "statistics": (dark,) * 6}
+    registry.save_card(ref.card.model_copy(update=change), model)
+    return model
+
+
+def _options(other: Path) -> dict[str, object]:
+    return {
+        "model": [MODEL, other], "tta": "flips", "uncertainty": ("margin", "entropy"),
+        "core": 64, "halo": 32, "blend": 8,
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def mapped(folder: Path, scene: Path, other: Path) -> RunResult:
+    """A run on two workers."""
+    return segment(scene, out=folder / "two", workers=2, **_options(other))  # type: ignore[arg-type]
+
+
+def _read(path: Path) -> np.ndarray:
+    with rasterio.open(path) as file:
+        pixels: np.ndarray = file.read(1)
+        return pixels
+
+
+def _bytes(out: Path) -> dict[str, bytes]:
+    return {name: (out / name).read_bytes() for name in PRODUCTS}
+
+
+def test_every_raster_is_that_of_one_forward_of_the_whole_scene(
+    mapped: RunResult, other: Path
+) -> None:
+    """No pixel of any product differs; alone or unturned the model says something else."""
+    pad, (rows, cols) = 64, SHAPE
+    image = (_pixels() * np.float32(1e-4)).astype(np.float32)
+    sides = ((0, 0), (pad, pad + -rows % 4), (pad, pad + -cols % 4))
+    padded = np.ascontiguousarray(np.pad(image, sides, mode="reflect"))
+    both = tuple(registry.resolve(model) for model in (MODEL, other))
+    maps = []
+    for recipe in (Recipe(both, "flips"), Recipe(both), Recipe(both[:1], "flips")):
+        half = recipe.load().predict(padded).astype(np.float16)
+        half = np.ascontiguousarray(half[:, pad : pad + rows, pad : pad + cols])
+        label, percent = classify(half)
+        entropy, margin = (measure_uncertainty(half, n) for n in ("entropy", "margin"))  # type: ignore[arg-type]
+        maps.append((label, percent, entropy, margin))
+    paths = (mapped.landcover, mapped.confidence, *mapped.uncertainty.values())
+    assert [path.name for path in paths] == list(PRODUCTS)
+    for path, want in zip(paths, maps[0], strict=True):
+        np.testing.assert_array_equal(_read(path), want)
+    for less in maps[1:]:
+        assert (less[1] != maps[0][1]).any()
+    assert mapped.record["seam"]["differ"] == 0
+
+
+def test_the_run_tells_what_it_was(mapped: RunResult) -> None:
+    """Members, mode and rasters in the record; average overviews; all of it in the report."""
+    record = mapped.record
+    assert record["forwards"] == 8
+    assert [m["name"] for m in record["identity"]["model"]["members"]] == [MODEL, "other"]
+    assert tuple(record["products"]) == PRODUCTS
+    for name, product in record["products"].items():
+        assert registry.file_sha256(mapped.directory / name) == product["sha256"]
+    for name in ("entropy", "margin"):
+        with rasterio.open(mapped.directory / f"{name}.tif") as file:
+            assert file.nodata == 255
+            assert file.tags()["UNITS"] == "percent"
+            assert name in str(file.descriptions[0]) or "next" in str(file.descriptions[0])
+    assert 0 < record["memory"]["peak_bytes"] <= record["memory"]["planned_bytes"]
+    (report,) = record["domain"]
+    assert report["model"] == "other"
+    assert report["warnings"] == record["warnings"]
+    html = (mapped.directory / "report.html").read_text()
+    for text in ("Entropy", "Margin", "Scene and training data", "other was trained on", "flips"):
+        assert text in html
+
+
+def test_plan_was_a_bound_and_tells_of_the_forwards(
+    mapped: RunResult, scene: Path, other: Path
+) -> None:
+    """Of what lies on the disk; the cost of eight forwards beside that of one."""
+    from tilemap.cli.segment import describe
+
+    prepared = api.plan(scene, workers=2, **_options(other))  # type: ignore[arg-type]
+    stores = sum(f.stat().st_size for f in (mapped.directory / "stores").rglob("*") if f.is_file())
+    assert stores <= prepared.plan.store_bytes
+    (cost,) = [line for line in describe(prepared) if line.startswith("cost ")]
+    assert cost.startswith("cost     8 forwards for each patch (2 models x 4 flips): ")
+    assert prepared.times_one > 2  # eight, but for a machine that does something else meanwhile
+    assert any("lie outside what other was trained on" in line for line in describe(prepared))
+
+
+def test_one_worker_the_other_way_round_gives_the_same_bytes(
+    mapped: RunResult, folder: Path, scene: Path, other: Path
+) -> None:
+    """From the last tile to the first."""
+    prepared = api.plan(scene, workers=1, keep_stores=False, **_options(other))  # type: ignore[arg-type]
+    order = list(prepared.plan.grid.tiles())[::-1]
+    result = execute(prepared, folder / "one", order=order)
+    assert _bytes(result.directory) == _bytes(mapped.directory)
+
+
+def test_a_run_that_lost_a_tile_continues_to_the_same_bytes(
+    mapped: RunResult, folder: Path, scene: Path, other: Path
+) -> None:
+    """Only that tile and the cores around it are made again."""
+    out = folder / "again"
+    shutil.copytree(mapped.directory, out)
+    options = _options(other)
+    grid = api.plan(scene, **options).plan.grid  # type: ignore[arg-type]
+    store = PredictionStore(out / "stores" / "predictions.zarr", grid)
+    store.marks.set(next(iter(grid.tiles())), Mark.MISSING)
+    (out / "run.json").unlink()
+    result = segment(scene, out=out, workers=1, **options)  # type: ignore[arg-type]
+    assert result.record["tasks"]["done"] == 1 + 4
+    assert _bytes(out) == _bytes(mapped.directory)
