@@ -50,12 +50,12 @@ def heat_map(names: Sequence[str], matrix: Sequence[Sequence[int]]) -> str:
 def compact(count: int) -> str:
     """A count in at most seven characters.
 
-    >>> compact(0), compact(99999), compact(1234567), compact(98765432100)
-    ('0', '99,999', '1.23 M', '98.8 G')
+    >>> compact(0), compact(183124), compact(1234567), compact(98765432100)
+    ('0', '183,124', '1.23 M', '98.8 G')
     """
-    if count < 100_000:
+    if count < 1_000_000:
         return f"{count:,}"
-    for unit, size in (("k", 1e3), ("M", 1e6), ("G", 1e9)):
+    for unit, size in (("M", 1e6), ("G", 1e9)):
         if count < 999.5 * size:
             return f"{count / size:.3g} {unit}"
     return f"{count / 1e12:.3g} T"
@@ -67,7 +67,7 @@ def reliability(bins: Sequence[Mapping[str, Any]]) -> str:
     Args:
         bins: with ``low``, ``high``, ``pixels``, ``confidence`` and ``accuracy``.
     """
-    left, base, side = 52, 312, 290
+    left, base, side = 52, 326, 290
     most = max((b["pixels"] for b in bins), default=0) or 1
 
     def at(sure: float, right: float) -> tuple[float, float]:
@@ -99,7 +99,7 @@ def reliability(bins: Sequence[Mapping[str, Any]]) -> str:
             f'fill-opacity=".65"><title>{escape(told)}</title></circle>'
         )
     parts.append(_text(left + side / 2, base + 38, "confidence, %", MUTED))
-    parts.append(_text(left - 34, base - side - 4, "right, %", MUTED, "start"))
+    parts.append(_text(left - 34, base - side - 18, "right, %", MUTED, "start"))
     return _svg(left + side + 22, base + 46, "Reliability curve", parts, widest=460)
 
 

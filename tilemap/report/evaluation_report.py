@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tilemap.geometry import Window
-from tilemap.report.accuracy_charts import compact, heat_map, reliability
+from tilemap.report.accuracy_charts import heat_map, reliability
 from tilemap.report.charts import percent
 from tilemap.report.html import STYLE, TALLEST, WIDEST
 from tilemap.report.quicklook import BACKGROUND, png_bytes, preview
@@ -66,7 +66,7 @@ def render_evaluation(record: Mapping[str, Any], picture: bytes) -> str:
             _classes(figures["classes"]),
             _confusion(figures),
             '<div class="pair">',
-            _boundary(figures["boundary"]),
+            _boundary(figures["boundary"], figures["classes"]),
             _calibration(figures["calibration"]),
             "</div>",
             _errors(picture),
@@ -95,7 +95,8 @@ def _headline(figures: Mapping[str, Any]) -> str:
          "Agreement beyond what the sizes of the classes make by chance; 1 is all there can be."),
     )  # fmt: skip
     cells = "".join(
-        f'<section><h2></h2><p class="figure">{escape(value)}</p><p class="unit">{name}</p>'
+        f'<section style="margin-top:28px"><p class="figure">{escape(value)}</p>'
+        f'<p class="unit">{name}</p>'
         f"{_note(text)}</section>"
         for value, name, text in told
     )
@@ -139,7 +140,7 @@ def _confusion(figures: Mapping[str, Any]) -> str:
     )
 
 
-def _boundary(found: Mapping[str, Any]) -> str:
+def _boundary(found: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
     if found["mean_f1"] is None:
         return (
             "<section><h2>Boundaries</h2>"
@@ -147,6 +148,12 @@ def _boundary(found: Mapping[str, Any]) -> str:
             + "</section>"
         )
     unit = "pixels" if found["pixel"] == [1.0, 1.0] else "m"
+    lines = "".join(
+        f"<tr><td>{escape(row['name'])}</td>"
+        f'<td class="number">{_share(row["boundary_precision"])}</td>'
+        f'<td class="number">{_share(row["boundary_recall"])}</td></tr>'
+        for row in rows
+    )
     return (
         f'<section><h2>Boundaries</h2><p class="figure">{percent(found["mean_f1"])}</p>'
         '<p class="unit">mean Boundary F1</p>'
@@ -154,17 +161,21 @@ def _boundary(found: Mapping[str, Any]) -> str:
             f"Whether borders between classes lie where the reference has them, to within "
             f"{found['tolerance']:g} {unit}; mean over the classes that have a border."
         )
-        + "</section>"
+        + '<table style="margin-top:10px"><thead><tr><th>Class</th>'
+        '<th class="number">Precision</th>'
+        f'<th class="number">Recall</th></tr></thead><tbody>{lines}</tbody></table></section>'
     )
 
 
 def _calibration(found: Mapping[str, Any] | None) -> str:
     if found is None:
         return ""
+    worst = max(found["bins"], key=lambda b: abs(b["accuracy"] - b["confidence"]))
     return (
         f"<section><h2>Calibration</h2>{reliability(found['bins'])}"
         + _note(
-            f"Expected calibration error {percent(found['ece'])}, largest {percent(found['mce'])}. "
+            f"Expected calibration error {percent(found['ece'])}; the largest of a bin, "
+            f"{percent(found['mce'])} (pixels in it: {worst['pixels']:,}). "
             "On the dashed line a confidence of 80 % is right in 80 of 100 pixels; below it the "
             "map is too sure of itself. Larger points have more pixels."
         )
@@ -219,7 +230,7 @@ def _details(record: Mapping[str, Any]) -> str:
     notes = f'<section class="full"><h3>Notes</h3><ul>{notes}</ul></section>' if notes else ""
     files = "".join(
         f"<tr><td>{escape(what)}: {escape(item['name'])}</td>"
-        f'<td class="number">{compact(item["bytes"])}B</td>'
+        f'<td class="number">{item["bytes"] / 1e6:,.3f} MB</td>'
         f"<td><code>{escape(item['sha256'])} ({escape(item['of'])})</code></td></tr>"
         for what, item in record["inputs"].items()
     )
@@ -246,7 +257,7 @@ def _plain(value: object) -> str:
 
 
 def _share(value: float | None) -> str:
-    return "" if value is None else percent(value)
+    return "-" if value is None else percent(value)
 
 
 def _note(text: str) -> str:
