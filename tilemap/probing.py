@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
 
 from tilemap.errors import SceneError
+from tilemap.geometry import Window
 from tilemap.models import registry
 from tilemap.models.card import ModelCard
 from tilemap.models.probe import ProbeResult, probe_halo, region_side

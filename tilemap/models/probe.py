@@ -95,7 +95,8 @@ def probe_halo(model: Model, regions: Sequence[FloatArray]) -> ProbeResult:
             ``region_side(model)`` pixels a side.
 
     Raises:
-        ModelError: if there is no region, or one has another size.
+        ModelError: if there is no region, one has another size, or all of them show one class: no
+            label can differ then, and any margin would do.
     """
     side, far, wanted = patch_side(model), far_of(model), region_side(model)
     if not regions or any(region.shape[1:] != (wanted, wanted) for region in regions):
@@ -104,16 +105,25 @@ def probe_halo(model: Model, regions: Sequence[FloatArray]) -> ProbeResult:
     margins = tuple(range(0, side // 2 - max(side // 8, 1), STEP))
     labels, probabilities = np.zeros(len(margins)), np.zeros(len(margins))
     pixels = np.zeros(len(margins))
+    classes: set[int] = set()
     for region in regions:
         near = model.predict(np.ascontiguousarray(region[:, far : far + side, far : far + side]))
         wide = _reference(model, region)
-        other_label = near.argmax(axis=0) != wide.argmax(axis=0)
+        label = wide.argmax(axis=0)
+        classes.update(np.unique(label).tolist())
+        other_label = near.argmax(axis=0) != label
         gap = np.abs(near - wide).max(axis=0)
         for index, margin in enumerate(margins):
             inner = slice(margin, side - margin)
             labels[index] += np.count_nonzero(other_label[inner, inner])
             probabilities[index] += gap[inner, inner].sum(dtype=np.float64)
             pixels[index] += (side - 2 * margin) ** 2
+    if len(classes) < 2:
+        name = model.card.classes[min(classes)].name
+        raise ModelError(
+            f"the crops show one class only ({name}), so that any halo would do; "
+            "take a scene with several"
+        )
     labels, probabilities = labels / pixels, probabilities / pixels
     good = (labels <= LABEL_TOLERANCE) & (probabilities <= PROBABILITY_TOLERANCE)
     # The smallest margin from which on every larger one is good too.

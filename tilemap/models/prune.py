@@ -20,8 +20,9 @@ from tilemap.errors import ModelError, UsageError
 
 PRUNABLE = ("unet", "deeplabv3plus", "fcn", "pspnet")
 """Names of the architectures whose inner channels are known."""
-CRITERIA = ("l1", "scale")
-"""What tells how much a channel counts: see ``importance``."""
+CRITERIA = ("scale", "l1")
+"""What tells how much a channel counts: see ``importance``. Of the demo model the first changes a
+third fewer labels at 30 % and a fourth as many at 50 %."""
 MULTIPLE = 8
 """Widths stay multiples of this: the vector units of a CPU compute the rest anyway."""
 
@@ -99,7 +100,7 @@ def importance(network: nn.Module, inner: Inner, criterion: str) -> Tensor:
 
 
 def prune_channels(
-    network: nn.Module, share: float, criterion: str = "l1", multiple: int = MULTIPLE
+    network: nn.Module, share: float, criterion: str = "scale", multiple: int = MULTIPLE
 ) -> dict[str, int]:
     """Remove the least important inner channels of every part, in place.
 
