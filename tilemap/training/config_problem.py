@@ -53,8 +53,7 @@ def _told(key: str, problem: Any, tables: Mapping[str, type[BaseModel]]) -> str:
     text = text[:1].lower() + text[1:]
     if problem["type"] == "value_error":
         return f"{key}: {text}" if key else text
-    came = problem["input"]
-    return f"{key}: {text}, got {str(came)[:80] if not isinstance(came, str) else came[:80]!r}"
+    return f"{key}: {text}, got {repr(problem['input'])[:80]}"
 
 
 def _resembling(place: tuple[int | str, ...], tables: Mapping[str, type[BaseModel]]) -> str:

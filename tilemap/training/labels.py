@@ -288,8 +288,8 @@ def _class_of_each(
     features: Features, wanted: SceneConfig, config: TrainingConfig, table: ClassTable
 ) -> list[int]:
     if wanted.column is None:
-        told = [c for c in config.classes if c.labels is not None]
         plain = [c for c in config.classes if c.name != wanted.background]
+        told = [c for c in plain if c.labels is not None]
         one = (told or plain)[0]
         return [table.names.index(one.name)] * len(features.geometries)
     values = features.column(wanted.column)
