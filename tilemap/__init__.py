@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tilemap.api import demo, evaluate, plan, segment
+    from tilemap.api import demo, evaluate, plan, segment, train
     from tilemap.geometry import Tile, TileGrid, Window
     from tilemap.scene import Scene
     from tilemap.stores.geotiff import SceneRequest, open_scene
@@ -28,6 +28,7 @@ _HOME = {
     "open_scene": "tilemap.stores.geotiff",
     "plan": "tilemap.api",
     "segment": "tilemap.api",
+    "train": "tilemap.api",
 }
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "open_scene",
     "plan",
     "segment",
+    "train",
 ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from tilemap.cluster import ClusterSettings
 from tilemap.errors import UsageError
@@ -21,6 +21,10 @@ from tilemap.run import RunResult, execute
 from tilemap.stores.geotiff import SceneRequest
 from tilemap.stores.predictions import UNCERTAINTIES, Uncertainty
 from tilemap.worker import Backend
+
+if TYPE_CHECKING:
+    from tilemap.training.interface import Listener
+    from tilemap.training.train import TrainResult
 
 DEMO_MODEL = "tilemap-demo-5class"
 DEMO_CORE = 256
@@ -221,3 +225,33 @@ def evaluate(
     """
     settings, cluster = settings_of(class_map, reference, options)
     return evaluate_map(settings, cluster, None if out is None else Path(out), progress)
+
+
+def train(
+    config: str | Path,
+    out: str | Path,
+    *,
+    progress: Listener | None = None,
+    fresh: bool = False,
+    device: str | None = None,
+    threads: int | None = None,
+) -> TrainResult:
+    """Train a model from scenes and labels; its folder is ``out/model`` then.
+
+    The same call on the same directory continues a training that was interrupted, and ends with
+    the same weights.
+
+    Args:
+        config: TOML file, see docs/training.md.
+        out: directory of the training; made if it is not there.
+        progress: told what happens; silent by default.
+        fresh: forget an earlier training in that directory.
+        device: auto, cpu or cuda; default the configuration's.
+        threads: of the CPU; default one per core.
+
+    Raises:
+        TilemapError: of the kind that fits; what is wrong before the first step leaves nothing.
+    """
+    from tilemap.training.train import train as run
+
+    return run(Path(config), Path(out), fresh, device, threads, progress)

@@ -170,7 +170,7 @@ def _crc(tensors: Mapping[str, Tensor]) -> int:
     total = 0
     for name in sorted(tensors):
         flat = tensors[name].reshape(-1).view(torch.uint8)
-        total = zlib.crc32(memoryview(flat.numpy()), total)
+        total = zlib.crc32(flat.numpy().data, total)
     return total
 
 
