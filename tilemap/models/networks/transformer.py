@@ -237,6 +237,12 @@ def _without_broken_torchvision() -> Iterator[None]:
         yield
         return
     sys.modules["torchvision"] = None  # type: ignore[assignment]  # Python: "not to be found"
+    # torch's exporter may have imported transformers, which keeps what it found.
+    looked = sys.modules.get("transformers.utils.import_utils")
+    for name in ("is_torchvision_available", "is_torchvision_v2_available"):
+        forget = getattr(getattr(looked, name, None), "cache_clear", None)
+        if forget is not None:
+            forget()
     try:
         yield
     finally:
