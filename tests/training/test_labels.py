@@ -16,6 +16,7 @@ from tilemap.errors import ConfigError, SceneError, SceneMismatchError, TilemapE
 from tilemap.geometry import Window
 from tilemap.scene import Scene
 from tilemap.stores.geotiff import open_scene
+from tilemap.stores.grids import compose
 from tilemap.testing import random_scene, write_geotiff
 from tilemap.training.config import TrainingConfig, parse_config
 from tilemap.training.labels import IGNORE, SceneLabels, open_labels
@@ -88,7 +89,8 @@ def test_a_raster_on_the_same_grid_is_looked_up(tmp_path: Path, dtype: str) -> N
 def test_windows_make_the_whole(tmp_path: Path) -> None:
     """However windows are cut, a raster on another grid gives the same labels."""
     values = np.random.default_rng(1).integers(0, 3, (90, 90), dtype=np.uint8)
-    turned = Affine.translation(400_100, 4_099_950) @ Affine.rotation(20) @ Affine.scale(9, -7)
+    turned = compose(Affine.translation(400_100, 4_099_950), Affine.rotation(20))
+    turned = compose(turned, Affine.scale(9, -7))
     write_geotiff(tmp_path / "l.tif", values[None], transform=turned)
     scene, labels = _open(tmp_path, labels="l.tif")
     whole = _all(labels, scene)
