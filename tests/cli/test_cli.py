@@ -292,6 +292,31 @@ def test_a_card_that_contradicts_its_file(
     assert says in refused(65, *_segment(model="model"))
 
 
+def test_models_that_do_not_fit_together(refused: Callable[..., str], folder: Path) -> None:
+    """Both are named, with what they have."""
+    classes = [{"value": v, "name": f"class {v}", "color": "#000000"} for v in range(2)]
+    _model_folder(folder, name="mine", classes=classes)
+    error = refused(65, *_segment(), "--model", "model")
+    assert "the same classes: iplunet-cloud-6b has 0 clear, 1 cloud; mine has 0 class 0" in error
+
+
+def test_several_forwards_are_told_before_they_are_paid_for(tilemap: Run, folder: Path) -> None:
+    """The models, what each does to a patch, and how it compares with one."""
+    _model_folder(folder, name="mine", mean=[0.01] * 6)
+    ran = tilemap(
+        "plan", "scene.tif", "--model", MODEL, "-m", "model", "--tta", "flips", "--workers", 1,
+        "--uncertainty", "margin, entropy", "--core", 64,
+    )  # fmt: skip
+    assert ran.code == 0, ran
+    forwards = r"^cost     8 forwards for each patch \(2 models x 4 flips\): \d+\.\d times one$"
+    assert re.search(forwards, ran.out, re.M)
+    assert re.search(
+        rf"^model    {MODEL}-and-mine: clear, cloud; float32 on cpu, onnxr", ran.out, re.M
+    )
+    tiles, exports = 4 * 4, 4
+    assert re.search(rf"^tasks    {2 * tiles + exports} for 1 workers$", ran.out, re.M)
+
+
 def test_a_file_that_may_run_code(refused: Callable[..., str], folder: Path) -> None:
     """A pickle is not even opened."""
     (folder / "model.pth").write_bytes(b"\x80\x04")
@@ -378,6 +403,11 @@ def test_a_memory_limit_below_one_tile(
         (2, {"blend": 90, "halo": 32}, "blend must lie between 0 and halo=32"),
         (2, {"precision": "float64"}, "precision must be"),
         (2, {"device": "tpu"}, "device must be"),
+        (2, {"engine": "guess"}, "engine must be one of auto, torch"),
+        (2, {"engine": "torch"}, "is an ONNX file: engine onnxruntime or openvino"),
+        (2, {"tta": "mirror"}, "tta must be one of none, flips, rotations, got 'mirror'"),
+        (2, {"uncertainty": "doubt"}, "uncertainty must be among entropy, margin, got 'doubt'"),
+        (2, {"uncertainty": ""}, "uncertainty must be among entropy, margin, got ''"),
         (65, {"scale": 0}, "scale must be"),
         (65, {"resolution": -3}, "resolution must be"),
         (65, {"bands": "red,green"}, "--bands must name"),
