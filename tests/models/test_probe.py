@@ -204,6 +204,22 @@ def test_context_on_the_whole_real_scene(data: Path) -> None:
     assert probe_context(model, standardise(image, valid, source.scene, ref.card)) == 23
 
 
+def test_crops_of_one_class_prove_nothing(tmp_path: Path, home: Path) -> None:
+    """Any halo would do there, also none: neither kernel nor command takes it for an answer."""
+    model = load_toy(toy_card(context=6, patch=64))
+    flat = np.full((3, region_side(model), region_side(model)), 0.2, np.float32)
+    with pytest.raises(ModelError, match=r"the crops show one class only \(.*\), so that any halo"):
+        probe_halo(model, [flat])
+    pytest.importorskip("onnxruntime")
+    ref = registry.resolve("iplunet-cloud-6b")
+    clear = np.full((6, 90, 110), 500, dtype=np.uint16)
+    path = write_geotiff(tmp_path / "a.tif", clear, names=ref.card.bands, scale=1e-4)
+    with pytest.raises(ModelError, match="one class only"):
+        probe_model(ref, SceneRequest((str(path),)), regions=1)
+    assert not home.exists()
+    assert registry.resolve("iplunet-cloud-6b").card == ref.card
+
+
 def test_a_scene_of_nodata_cannot_be_probed(tmp_path: Path, home: Path) -> None:
     """Nothing is stored then."""
     pytest.importorskip("onnxruntime")

@@ -157,8 +157,8 @@ def read_labels(path: str, ground: Ground, card: ModelCard) -> list[npt.NDArray[
                 index[(values[0] == info.value) & valid & crop.valid] = place
             found.append(index)
     if all(index.max() < 0 for index in found):
-        values = ", ".join(str(info.value) for info in card.classes)
-        raise SceneError(f"{path} must have values of the classes ({values}), it has none of them")
+        known = ", ".join(str(info.value) for info in card.classes)
+        raise SceneError(f"{path} must have values of the classes ({known}), it has none of them")
     return found
 
 
