@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +19,10 @@ if TYPE_CHECKING:
     from affine import Affine
 
     from tilemap.models.protocol import Model
-    from tilemap.training.samples import Batch, Block
-    from tilemap.training.split import Part
     from tilemap.stages.tile import WindowReader
     from tilemap.stores.predictions import HalfArray, Side
+    from tilemap.training.samples import Batch, Block
+    from tilemap.training.split import Part
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -343,6 +344,54 @@ class ToyData:
             image, label = self._field((1, int(part), index), 2 * self.crop)
             kept = np.ascontiguousarray(label[inner.slices()])
             yield Block(image, kept, inner, None, f"toy {part.name} {index}")
+
+
+def write_toy_scene(folder: Path, shape: tuple[int, int] = (160, 224)) -> dict[str, Any]:
+    """``scene.tif`` of two bands, ``labels.tif``, and a configuration that learns from them.
+
+    Fields of 16 pixels; the first band is 1000 times the label, with noise; label 0 is no class.
+
+    Returns:
+        The table of a quick training of the classes 1 and 2, for ``parse_config``.
+    """
+    random = np.random.default_rng(0)
+    small = random.integers(1, 3, (shape[0] // 16, shape[1] // 16))
+    label = np.kron(small, np.ones((16, 16), np.int64))
+    image = random.normal(0, 200, (2, *label.shape)) + 2000
+    image[0] += 1000 * label
+    label[random.random(label.shape) < 0.1] = 0
+    write_geotiff(folder / "scene.tif", image.astype(np.uint16), names=("red", "nir"), scale=1e-4)
+    write_geotiff(folder / "labels.tif", label.astype(np.uint8)[None], nodata=0)
+    return {
+        "name": "toy",
+        "scenes": [{"files": ["scene.tif"], "labels": "labels.tif"}],
+        "classes": [{"name": "low", "value": 1}, {"name": "high field", "value": 2}],
+        "model": {"arch": "unet", "encoder": "resnet18", "width": 4},
+        "split": {"block": 32},
+        "sampling": {"crop": 32, "batch": 2},
+        "training": {
+            "steps": 8, "rate": 1e-2, "validate_every": 4, "checkpoint_every": 3, "device": "cpu",
+        },
+    }  # fmt: skip
+
+
+def write_config(path: Path, table: dict[str, Any]) -> Path:
+    """A table of tables, lists of tables and plain values as TOML; the path."""
+    plain = {k: v for k, v in table.items() if not _is_table(v)}
+    lines = [f"{key} = {json.dumps(value)}" for key, value in plain.items()]
+    for key, value in table.items():
+        for one in value if isinstance(value, list) else [value]:
+            if _is_table(value):
+                lines.append(f"[[{key}]]" if isinstance(value, list) else f"[{key}]")
+                lines += [f"{name} = {json.dumps(given)}" for name, given in one.items()]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def _is_table(value: object) -> bool:
+    return isinstance(value, dict) or (
+        isinstance(value, list) and bool(value) and isinstance(value[0], dict)
+    )
 
 
 # --- the pipeline without a cluster ------------------------------------------------------------

@@ -148,6 +148,7 @@ def replace_file(path: Path, write: Any) -> None:
     partial = path.with_name(f".{path.name}.partial")
     try:
         write(partial)
+        partial.chmod(0o644)
         _sync(partial)
         partial.replace(path)
         _sync(path.parent)

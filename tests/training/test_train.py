@@ -1,0 +1,262 @@
+"""A whole training of a small scene: what it leaves, that the figures are true, and continuing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import tilemap
+from tilemap.errors import ConfigError, ModelError, OutputError, StoreError
+from tilemap.evaluation.metrics import confusion, scores
+from tilemap.models.registry import file_sha256, load, resolve
+from tilemap.testing import write_config, write_toy_scene
+from tilemap.training.config import load_config
+from tilemap.training.curves import draw_curves
+from tilemap.training.history import read_history
+from tilemap.training.interface import Silent
+from tilemap.training.measuring import table
+from tilemap.training.samples import prepare_data
+from tilemap.training.split import Part
+from tilemap.training.train import TrainResult
+
+
+class Stopping(Silent):
+    """Presses Ctrl-C after a step; keeps the notes."""
+
+    def __init__(self, at: int | None = None) -> None:
+        self.at, self.notes = at, list[str]()
+
+    def note(self, text: str) -> None:
+        """Kept."""
+        self.notes.append(text)
+
+    def step(self, step: int, loss: float) -> None:
+        """Stop here."""
+        if step == self.at:
+            raise KeyboardInterrupt
+
+
+def train(config: Path, out: Path, listener: Silent | None = None, **more: Any) -> TrainResult:
+    """On one thread."""
+    return tilemap.train(config, out, progress=listener, threads=1, **more)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Scene, labels and ``config.toml``."""
+    path = tmp_path_factory.mktemp("train")
+    write_config(path / "config.toml", write_toy_scene(path))
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(folder: Path) -> TrainResult:
+    """A finished training in ``folder / "out"``."""
+    return train(folder / "config.toml", folder / "out")
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Digests of the files in a folder."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+def test_it_leaves_a_model_and_its_story(folder: Path, trained: TrainResult) -> None:
+    """The files that are promised, whole, and no other."""
+    out = folder / "out"
+    assert {path.name for path in out.iterdir()} == {
+        "model", "train.json", "metrics.jsonl", "curves.png", "checkpoint.safetensors", "samples",
+    }  # fmt: skip
+    assert {path.name for path in trained.model.iterdir()} == {"model.safetensors", "model.json"}
+    record = json.loads((out / "train.json").read_text())
+    assert record == trained.record
+    assert record["status"] == "ok"
+    assert record["model"]["sha256"] == file_sha256(trained.model / "model.safetensors")
+    assert record["data"]["scenes"][0]["files"][1]["sha256"] == file_sha256(folder / "labels.tif")
+    assert record["versions"]["tilemap"] == tilemap.__version__
+    steps = [line["step"] for line in read_history(out / "metrics.jsonl") if "loss" in line]
+    assert steps == list(range(1, 9))
+    with Image.open(out / "curves.png") as picture:
+        assert picture.size[0] > 600
+        shown = np.asarray(picture.convert("RGB"))
+    assert len(np.unique(shown.reshape(-1, 3), axis=0)) > 50  # something is drawn
+
+
+def test_the_card_tells_what_it_was_trained_on(folder: Path, trained: TrainResult) -> None:
+    """Bands, scaling, statistics, pixel size, files with digests, licence, seed."""
+    card = resolve(trained.model).card
+    assert card == trained.card
+    data = prepare_data(load_config(folder / "config.toml"), folder / "out")
+    assert (card.bands, card.units) == (("red", "nir"), "stored")
+    assert (card.mean, card.std) == (data.mean, data.std)
+    assert card.statistics == data.statistics
+    assert card.gsd_m == pytest.approx((10, 10), rel=1e-3)
+    assert [c.name for c in card.classes] == ["low", "high field"]
+    assert card.stride == 32
+    assert card.halo is None  # the scene is too small for the probe
+    told = " ".join(card.training_data)
+    for name in ("scene.tif", "labels.tif"):
+        assert f"{name} sha256 {file_sha256(folder / name)}" in told
+    assert "licence unknown; seed 0, 8 steps of 2 crops of 32 x 32 pixels" in told
+    assert card.metrics["train_pixels"] == data.counts[Part.TRAIN].sum()
+    assert card.metrics["test_pixels"] == data.counts[Part.TEST].sum()
+
+
+def test_the_figures_are_those_of_the_model_in_the_folder(
+    folder: Path, trained: TrainResult
+) -> None:
+    """Found again through the registry, as a run would load it; the baselines by hand."""
+    model = load(resolve(trained.model))
+    data = prepare_data(load_config(folder / "config.toml"), folder / "out")
+    matrix, gaps = np.zeros((2, 2), np.int64), np.zeros((15, 3))
+    for block in data.blocks(Part.TEST):
+        probability = model.predict(block.image, block.inner)
+        own = probability.argmax(axis=0).astype(np.uint8)
+        matrix += confusion(block.label, own, 2)
+        seen = block.label != 255
+        percent = np.rint(100 * probability.max(axis=0))[seen]
+        bins = np.ceil(percent * 15 / 100).astype(int) - 1
+        right = (own == block.label)[seen]
+        np.add.at(gaps, bins, np.stack([right, percent / 100, np.ones_like(percent)], axis=1))
+    found, metrics = scores(matrix), trained.card.metrics
+    assert metrics["test_miou"] == pytest.approx(found.miou, abs=2e-3)
+    assert metrics["test_oa"] == pytest.approx(found.overall_accuracy, abs=2e-3)
+    assert metrics["test_iou_low"] == pytest.approx(found.iou[0], abs=2e-3)
+    assert metrics["test_iou_high_field"] == pytest.approx(found.iou[1], abs=2e-3)
+    ece = np.abs(gaps[:, 0] - gaps[:, 1]).sum() / gaps[:, 2].sum()
+    assert metrics["ece_after"] == pytest.approx(ece, abs=2e-3)
+    counts = data.counts[Part.TEST]
+    common = int(data.counts[Part.TRAIN].argmax())
+    assert metrics["plain_oa"] == pytest.approx(counts[common] / counts.sum(), abs=1e-5)
+    assert metrics["plain_miou"] == pytest.approx(counts[common] / counts.sum() / 2, abs=1e-5)
+    # the first band tells the two classes apart by 5 standard deviations of the noise
+    assert float(metrics["per_pixel_miou"]) > 0.97
+
+
+def test_the_figures_as_a_table(trained: TrainResult) -> None:
+    """A row per class, mean and accuracy; a column for the network and for each baseline."""
+    lines = table(trained.card.metrics)
+    assert [line.split("  ")[0] for line in lines] == [
+        "", "IoU low", "IoU high_field", "mean IoU", "overall accuracy",
+    ]  # fmt: skip
+    assert lines[3].split()[2] == f"{trained.card.metrics['test_miou']:.4f}"
+    assert table({"steps": 3}) == []
+
+
+def test_stopped_and_continued_is_the_same_model(
+    folder: Path, trained: TrainResult, tmp_path: Path
+) -> None:
+    """Ctrl-C between two checkpoints, twice; weights, figures and history end the same."""
+    for at in (2, 7):
+        with pytest.raises(KeyboardInterrupt):
+            train(folder / "config.toml", tmp_path / "out", Stopping(at))
+        assert json.loads((tmp_path / "out" / "train.json").read_text())["status"] == "training"
+        assert not (tmp_path / "out" / "model").exists()
+    again = train(folder / "config.toml", tmp_path / "out")
+    assert again.card == trained.card
+    mine, theirs = (
+        [{**line, "seconds": 0} for line in read_history(path / "metrics.jsonl")]
+        for path in (folder / "out", tmp_path / "out")
+    )
+    assert mine == theirs
+
+
+def test_a_finished_training_is_not_done_again(folder: Path, trained: TrainResult) -> None:
+    """It says so, and touches nothing; a model that was changed is made again."""
+    before, listener = contents(folder / "out"), Stopping()
+    again = train(folder / "config.toml", folder / "out", listener)
+    assert (again.card, again.record) == (trained.card, trained.record)
+    assert any("finished" in note for note in listener.notes)
+    assert contents(folder / "out") == before
+    weights = trained.model / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4] + b"oops")
+    assert train(folder / "config.toml", folder / "out").card == trained.card
+    assert file_sha256(weights) == trained.card.sha256
+
+
+def test_another_configuration_is_another_training(
+    folder: Path, trained: TrainResult, tmp_path: Path
+) -> None:
+    """Refused with what differs, and nothing touched; --fresh starts it anew, once it is good."""
+    changed = write_toy_scene(tmp_path)
+    changed["training"] |= {"steps": 2, "rate": 5e-3}
+    for name in ("scene.tif", "labels.tif"):
+        shutil.copy2(folder / name, tmp_path / name)
+    out = tmp_path / "out"
+    shutil.copytree(folder / "out", out)
+    (out / "mine.txt").write_text("keep me")
+    before = contents(out)
+    config = write_config(tmp_path / "config.toml", changed)
+    with pytest.raises(OutputError, match=r"config\.training\.rate was 0\.01, now 0\.005"):
+        train(config, out)
+    assert contents(out) == before
+    bad = {**changed, "classes": [*changed["classes"], {"name": "none", "value": 9}]}
+    with pytest.raises((ConfigError, ValueError), match="none"):
+        train(write_config(tmp_path / "bad.toml", bad), out, fresh=True)
+    assert contents(out) == before
+    assert train(config, out, fresh=True).card.metrics["steps"] in (1, 2)
+    assert (out / "mine.txt").read_text() == "keep me"
+    assert len(read_history(out / "metrics.jsonl")) == 3
+
+
+def test_only_a_directory_of_a_training_is_taken(folder: Path, tmp_path: Path) -> None:
+    """Somebody else's files stay alone."""
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters" / "to-mum.txt").write_text("dear")
+    with pytest.raises(OutputError, match=r"it holds to-mum\.txt"):
+        train(folder / "config.toml", tmp_path / "letters")
+    assert [path.name for path in (tmp_path / "letters").iterdir()] == ["to-mum.txt"]
+
+
+def test_a_damaged_checkpoint_is_told(folder: Path, tmp_path: Path) -> None:
+    """And what to do about it."""
+    with pytest.raises(KeyboardInterrupt):
+        train(folder / "config.toml", tmp_path / "out", Stopping(4))
+    path = tmp_path / "out" / "checkpoint.safetensors"
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(StoreError, match="begin anew with --fresh"):
+        train(folder / "config.toml", tmp_path / "out")
+    train(folder / "config.toml", tmp_path / "out", fresh=True)
+
+
+def test_encoder_weights_that_carry_code_are_not_run(folder: Path, tmp_path: Path) -> None:
+    """Refused before anything is written."""
+    changed = write_toy_scene(tmp_path)
+    mark = tmp_path / "ran"
+    payload = f"cposix\nsystem\n(S'touch {mark}'\ntR."
+    (tmp_path / "encoder.pth").write_bytes(payload.encode())
+    changed["model"]["weights"] = "encoder.pth"
+    with pytest.raises(ModelError, match="runs whatever code is in it"):
+        train(write_config(tmp_path / "config.toml", changed), tmp_path / "out")
+    assert not mark.exists()
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_student_learns_from_its_teacher(
+    folder: Path, trained: TrainResult, tmp_path: Path
+) -> None:
+    """Without labels of its own; the card says how often it agrees, and who taught it."""
+    changed = write_toy_scene(tmp_path)
+    changed["scenes"] = [{"files": ["scene.tif"]}]
+    changed["distillation"] = {"teacher": str(trained.model)}
+    result = train(write_config(tmp_path / "config.toml", changed), tmp_path / "out")
+    metrics = result.card.metrics
+    assert metrics["test_teacher_agreement"] == metrics["test_oa"]
+    assert any(line.startswith("teacher toy") for line in result.card.training_data)
+
+
+def test_curves_of_a_training_without_validation(tmp_path: Path) -> None:
+    """Losses alone, one of them 0, are drawn too."""
+    lines = [{"step": 1, "loss": 1.0}, {"step": 2, "loss": 0.0}]
+    draw_curves(lines, {"a": "#ff0000"}, 0, tmp_path / "curves.png")
+    draw_curves([], {}, 0, tmp_path / "none.png")
+    for name in ("curves.png", "none.png"):
+        with Image.open(tmp_path / name) as picture:
+            assert picture.format == "PNG"
