@@ -63,7 +63,7 @@ def count_samples(
 
     Raises:
         ConfigError: if there are too few blocks.
-        SceneError: if a class has no pixel to train on.
+        SceneError: if a class has no pixel to train on, and no teacher speaks of it.
     """
     identity = {
         "format": FORMAT,
@@ -89,7 +89,7 @@ def _count(stores: Sequence[SampleStore], config: TrainingConfig) -> Counted:
     for part in (Part.TRAIN, Part.VALIDATION, Part.TEST):
         lacking = [c.name for c, n in zip(config.classes, counts[part], strict=True) if not n]
         what = part.name.lower()
-        if part is Part.TRAIN and lacking:
+        if part is Part.TRAIN and lacking and config.distillation is None:
             raise SceneError(
                 "every class must have labelled pixels in the training part, "
                 f"{', '.join(lacking)} has none; label some, or leave the class out"
