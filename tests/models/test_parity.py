@@ -80,6 +80,8 @@ def test_what_is_not_finite_differs() -> None:
     other[0, 4, 5] = np.inf
     found = compare(Fixed(one), Fixed(other), PATCHES[:1])
     assert found.labels_differ == 2 / 77
+    assert found.classes == 3
+    assert np.sum(found.confusion) == 75
     assert found.largest == np.inf
     with pytest.raises(ModelError, match="nothing is kept"):
         check_parity(found, 0.005, "it")
@@ -97,7 +99,7 @@ def test_labels_are_those_of_a_run() -> None:
 @pytest.mark.parametrize(("differ", "passes"), [(0.0049, True), (0.005, True), (0.0051, False)])
 def test_the_gate_has_its_limit(differ: float, passes: bool) -> None:
     """Up to it and no further."""
-    found = Parity(10_000, differ, 0.5, 0.001, ((5000, 0), (0, 5000)))
+    found = Parity(10_000, differ, 0.5, 0.001, 2, ((5000, 0), (0, 5000)))
     if passes:
         check_parity(found, 0.005, "it in openvino")
     else:
@@ -108,7 +110,7 @@ def test_the_gate_has_its_limit(differ: float, passes: bool) -> None:
 def test_one_class_proves_nothing() -> None:
     """However well the forms agree."""
     with pytest.raises(ModelError, match="one class only"):
-        check_parity(Parity(100, 0.0, 0.0, 0.0, ((100, 0), (0, 0))), 0.005, "it")
+        check_parity(Parity(100, 0.0, 0.0, 0.0, 1, ((100, 0), (0, 0))), 0.005, "it")
 
 
 def test_nothing_to_compare_is_an_error() -> None:

@@ -27,6 +27,7 @@ class Parity:
         labels_differ: share of the labels that differ, 0..1. What is not finite differs.
         largest: largest difference of one probability, 0..1; infinite where not finite.
         mean: mean over pixels and classes of the difference of the probability.
+        classes: number of classes among the labels of the reference.
         confusion: pixels by label of the reference and of the other, in the order of the card's
             classes; those that are not finite are left out.
     """
@@ -35,12 +36,8 @@ class Parity:
     labels_differ: float
     largest: float
     mean: float
+    classes: int
     confusion: tuple[tuple[int, ...], ...]
-
-    @property
-    def classes(self) -> int:
-        """Number of classes among the labels of the reference."""
-        return sum(any(row) for row in self.confusion)
 
     @property
     def miou(self) -> float:
@@ -111,6 +108,7 @@ def compare(reference: Model, other: Model, patches: Sequence[FloatArray]) -> Pa
     classes = len(reference.card.classes)
     pixels, differ, largest, total = 0, 0, 0.0, 0.0
     confusion = np.zeros((classes, classes), np.int64)
+    seen: set[int] = set()
     for patch in patches:
         one, two = reference.predict(patch), other.predict(patch)
         if one.shape != two.shape:
@@ -120,6 +118,7 @@ def compare(reference: Model, other: Model, patches: Sequence[FloatArray]) -> Pa
         first, second = labels_of(one), labels_of(two)
         if first.min() < 0:
             raise ModelError(f"{reference.card.name} gives probabilities that are not finite")
+        seen.update(np.unique(first).tolist())
         gap = np.abs(one - two)
         gap[~np.isfinite(gap)] = np.inf
         pixels += first.size
@@ -128,7 +127,8 @@ def compare(reference: Model, other: Model, patches: Sequence[FloatArray]) -> Pa
         total += float(gap.sum(dtype=np.float64))
         confusion += count_labels(first, second, classes)
     rows = tuple(tuple(int(count) for count in row) for row in confusion)
-    return Parity(pixels, differ / pixels, largest, total / (pixels * classes), rows)
+    mean = total / (pixels * classes)
+    return Parity(pixels, differ / pixels, largest, mean, len(seen), rows)
 
 
 def check_parity(parity: Parity, limit: float, what: str) -> None:
