@@ -51,7 +51,7 @@ class Figures:
 
     Args:
         bytes: size of the file of weights.
-        mpx_s: million pixels per second with one thread, the median of interleaved rounds.
+        mpx_s: million pixels per second of one core, see ``speed_of``.
         parity: how far it is from the first form.
         miou: mean intersection over union with reference labels, 0..1; None without them.
     """
@@ -113,10 +113,13 @@ def measure_forms(
 
 
 def speed_of(models: Mapping[str, Model], patches: Sequence[FloatArray]) -> dict[str, float]:
-    """Million pixels per second, the median of rounds in which every model runs once.
+    """Million pixels per second of processor time, the median of rounds of one patch each.
+
+    Every model runs once in each round, so that what slows the machine slows all of them; and what
+    other processes take of the time is not counted.
 
     Args:
-        models: by name.
+        models: by name, on the CPU.
         patches: taken in turn.
     """
     for model in models.values():
@@ -125,9 +128,9 @@ def speed_of(models: Mapping[str, Model], patches: Sequence[FloatArray]) -> dict
     for turn in range(_ROUNDS):
         patch = patches[turn % len(patches)]
         for name, model in models.items():
-            start = time.perf_counter()
+            start = time.process_time()
             model.predict(patch)
-            seconds[name].append((time.perf_counter() - start) * 1e6 / patch[0].size)
+            seconds[name].append((time.process_time() - start) * 1e6 / patch[0].size)
     return {name: 1 / float(np.median(each)) for name, each in seconds.items()}
 
 

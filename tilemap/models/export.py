@@ -30,9 +30,9 @@ def export_onnx(network: nn.Module, bands: int, stride: int, path: Path) -> str:
     are free (the sides multiples of ``stride``). The same network gives the same bytes with the
     same version of torch.
 
-    torch has two exporters. The one by tracing takes a second, needs nothing else and is there from
-    torch 2.4 on, but will go; the one by ``torch.export`` takes ten times as long and needs
-    onnxscript. The first that can is taken.
+    torch has two exporters. The one by tracing takes a second and is there from torch 2.4 on, but
+    will go; the one by ``torch.export`` takes ten times as long and needs onnxscript. The first
+    that can is taken.
 
     Args:
         network: in evaluation mode, on the CPU, float32; not changed.
@@ -45,7 +45,7 @@ def export_onnx(network: nn.Module, bands: int, stride: int, path: Path) -> str:
 
     Raises:
         ModelError: if neither can.
-        UnavailableError: if only the second might, and onnxscript is not installed.
+        UnavailableError: if ``onnx`` or onnxscript is missing, and the first cannot do without.
     """
     folded = copy.deepcopy(network).eval()
     fold_normalisation(folded)
@@ -87,7 +87,7 @@ def _by_torch_export(network: nn.Module, patch: torch.Tensor, path: Path) -> Non
         import onnxscript  # noqa: F401  the exporter needs it
     except ImportError:
         raise UnavailableError(
-            "this network needs the packages of pip install 'tilemap[export]'"
+            "to write ONNX needs the packages of pip install 'tilemap[export]'"
         ) from None
     dynamic = torch.export.Dim.DYNAMIC
     torch.onnx.export(
