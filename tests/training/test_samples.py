@@ -490,6 +490,16 @@ def _no_scale(folder: Path) -> TrainingConfig:
     return _config(folder, [scene])
 
 
+def _no_network(folder: Path) -> TrainingConfig:
+    return _config(folder, [_write(folder)], model={"arch": "unett"})
+
+
+def _no_folder(folder: Path) -> TrainingConfig:
+    config = _config(folder, [_write(folder)])
+    (folder / "out").write_text("a file")
+    return config
+
+
 def _large_blocks(folder: Path) -> TrainingConfig:
     return _config(folder, [_write(folder)], split={"block": 512})
 
@@ -506,6 +516,8 @@ def _large_blocks(folder: Path) -> TrainingConfig:
         (_no_labels, "there is no such file", 65),
         (_no_weights, "model.weights must be a file", 78),
         (_no_scale, "units is reflectance .* stores uint16 without a scale", 65),
+        (_no_network, "architecture name must be one of unet", 65),
+        (_no_folder, "samples: cannot be made", 73),
         (_large_blocks, "at least 3 labelled blocks, got 1", 78),
     ],
 )
@@ -518,7 +530,7 @@ def test_what_cannot_be_learned_leaves_no_trace(
         prepare_data(config, tmp_path / "out")
     assert caught.value.exit_code == code
     assert str(caught.value).count("\n") < 2
-    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "out").is_dir()
 
 
 def test_an_error_leaves_what_was_there(tmp_path: Path) -> None:

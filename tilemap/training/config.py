@@ -63,7 +63,8 @@ class SceneConfig(_Table):
     column: str | None = None
     """Attribute of the polygons that tells their class; without it all are of one class."""
     background: str | None = None
-    """Class of what no polygon covers; without it that is not learned from."""
+    """Class of what no polygon covers, or of a label raster's nodata; without it that is not
+    learned from."""
     area: str | None = None
     """Polygons inside which alone the labels are complete."""
     area_layer: str | None = None

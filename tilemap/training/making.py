@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import rasterio
 
 from tilemap.errors import ConfigError, SceneError
 from tilemap.models.registry import file_sha256
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 """Of the sample store; another one is made anew."""
+GDAL_CACHE_MB = 64
 Tell = Callable[[str], None]
 
 
@@ -146,13 +148,12 @@ def make_samples(
     Args:
         scenes: from ``open_scenes``.
         config: the whole.
-        folder: where stores lie; made if it is not there.
+        folder: where stores lie.
         tell: told what takes time.
 
     Raises:
         SceneError: if a label value is of no class, or a scene has no labelled pixel.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     cache = ChunkCache()
     model: Model | None = None
     stores = []
@@ -162,7 +163,8 @@ def make_samples(
             if one.lesson is not None and model is None:
                 model = load_teacher(one.lesson.teacher, config.training.device)
             tell(f"reading {one.scene.name}, {one.scene.shape[0]} x {one.scene.shape[1]} pixels")
-            _make(path, one, model)
+            with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_MB):  # else a share of the machine's memory
+                _make(path, one, model)
         stores.append(SampleStore(path, one.scene, cache))
     return tuple(stores)
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tilemap.area import CellArea
-from tilemap.errors import ConfigError, TilemapError
+from tilemap.errors import ConfigError, OutputError, TilemapError
 from tilemap.geometry import Window, round_up
 from tilemap.models.card import BandStatistics, ClassInfo, ModelCard
 from tilemap.stages.segment import standardise
@@ -233,8 +233,9 @@ def prepare_data(
     Raises:
         TilemapError: of the kind that fits; nothing is left on the disk then that was not there.
     """
-    from tilemap.models.networks import stride_of
+    from tilemap.models.networks import bounded_context, stride_of
 
+    bounded_context(config.model.architecture)  # knows its names and options, or says so
     stride = stride_of(config.model.architecture)
     check_crop(config, stride)
     weights = config.model.weights
@@ -243,6 +244,10 @@ def prepare_data(
     scenes = open_scenes(config)
     folder = out / FOLDER
     new = [path for path in (folder, out) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be made: {error.strerror}") from error
     try:
         stores = make_samples(scenes, config, folder, tell)
         counted = count_samples(scenes, stores, config, folder, tell)

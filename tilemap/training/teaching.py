@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -110,7 +109,9 @@ def load_teacher(teacher: Teacher, device: str) -> Model:
 
         onnx = teacher.ref.path.suffix == ".onnx"
         device = "cuda" if torch.cuda.is_available() and not onnx else "cpu"
-    threads = len(os.sched_getaffinity(0)) if device == "cpu" else 1
+    from tilemap.cluster import usable_cores
+
+    threads = usable_cores() if device == "cpu" else 1
     return registry.load(teacher.ref, device=device, threads=threads)
 
 
