@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from tilemap.errors import OutputError
 from tilemap.evaluation.boundary import Tolerance, boundary_scores
-from tilemap.evaluation.calibration import calibration
+from tilemap.evaluation.calibration import Calibration, calibration
 from tilemap.evaluation.classes import MapClass
 from tilemap.evaluation.metrics import Scores, scores
 from tilemap.evaluation.tally import Tally
@@ -68,7 +68,6 @@ def figures_of(
         region_names: by number.
     """
     all_scores, borders = scores(tally.matrix), boundary_scores(tally.boundary)
-    found = calibration(tally.confidence)
     return {
         **_overall(all_scores),
         "reference_pixels": tally.reference,
@@ -77,24 +76,7 @@ def figures_of(
             "tolerance": tolerance.distance,
             "pixel": list(tolerance.pixel),
         },
-        "calibration": None
-        if found.ece is None
-        else {
-            "ece": found.ece,
-            "mce": found.mce,
-            "pixels": int(found.pixels.sum()),
-            "bins": [
-                {"low": low, "high": high, "pixels": n, "confidence": sure, "accuracy": right}
-                for low, high, n, sure, right in zip(
-                    found.edges[:-1].tolist(),
-                    found.edges[1:].tolist(),
-                    found.pixels.tolist(),
-                    found.confidence.tolist(),
-                    found.accuracy.tolist(),
-                    strict=True,
-                )
-            ],
-        },
+        "calibration": _reliability(calibration(tally.confidence)),
         "classes": [
             {
                 "value": c.value,
@@ -114,6 +96,22 @@ def figures_of(
             _region(name, tally.regions.get(number)) for number, name in enumerate(region_names)
         ],
     }  # fmt: skip
+
+
+def _reliability(found: Calibration) -> dict[str, Any] | None:
+    if found.ece is None:
+        return None
+    columns = {
+        "low": found.edges[:-1], "high": found.edges[1:], "pixels": found.pixels,
+        "confidence": found.confidence, "accuracy": found.accuracy,
+    }  # fmt: skip
+    rows = zip(*(values.tolist() for values in columns.values()), strict=True)
+    return {
+        "ece": found.ece,
+        "mce": found.mce,
+        "pixels": int(found.pixels.sum()),
+        "bins": [dict(zip(columns, row, strict=True)) for row in rows],
+    }
 
 
 def _overall(found: Scores) -> dict[str, Any]:
