@@ -178,6 +178,18 @@ def test_a_broken_export_is_refused(
     assert untouched(tmp_path)
 
 
+def test_a_wrong_fold_is_refused(
+    ref: ModelRef, request_: SceneRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file is compared with the network as it was trained, not with the folded one."""
+    monkeypatch.setattr(
+        "tilemap.models.torch_model.fuse_conv_bn_eval", lambda convolution, normal: convolution
+    )
+    with pytest.raises(ModelError, match="labels of the original"):
+        export_model(ref, request_, tmp_path / "out", regions=1)
+    assert untouched(tmp_path)
+
+
 def test_only_the_second_engine_may_be_wrong(
     ref: ModelRef, request_: SceneRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

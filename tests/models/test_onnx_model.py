@@ -106,6 +106,18 @@ def test_temperature_divides_logits(logits: np.ndarray, temperature: float) -> N
     np.testing.assert_allclose(result[:, kept], expected[:, kept], rtol=1e-3, atol=1e-5)
 
 
+@given(hnp.arrays(np.float32, (1, 4, 5), elements=st.floats(-10, 10, width=32)), st.floats(0.25, 4))
+def test_temperature_divides_the_log_of_odds(logits: np.ndarray, temperature: float) -> None:
+    """A single sigmoid plane is the second of two classes, whose logits are 0 and these."""
+    planes = (1 / (1 + np.exp(-logits.astype(np.float64)))).astype(np.float32)
+    both = np.concatenate([np.zeros_like(logits), logits])
+    result = to_probability(planes, probability_card("sigmoid", 2, temperature))
+    expected = softmax(both / np.float32(temperature))
+    np.testing.assert_allclose(result, expected, atol=5e-3 / temperature)
+    inner = np.abs(logits[0]) < 5
+    np.testing.assert_allclose(result[:, inner], expected[:, inner], atol=2e-4)
+
+
 @given(hnp.arrays(np.float32, (3, 2, 2), elements=st.floats(0, 1, width=32)))
 def test_sigmoid_planes_stay_finite(planes: np.ndarray) -> None:
     """Also where every one is zero."""

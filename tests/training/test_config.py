@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tilemap.errors import ConfigError
+from tilemap.models.networks import PACKAGED
 from tilemap.training.config import load_config, parse_config
 from tilemap.training.split import Split
 
@@ -55,6 +56,12 @@ def test_a_configuration_is_read_with_paths_and_defaults(tmp_path: Path) -> None
     assert [c.color for c in config.class_infos][1] == "#c0392b"
     assert config.class_infos[0].color != config.class_infos[1].color
     assert config.loss.weights == (1.0, 2.5)
+
+
+def test_packaged_weights_are_a_word(tmp_path: Path) -> None:
+    """The name of the package's weights is no path."""
+    (tmp_path / "train.toml").write_text(PLAIN.replace("resnet18.pth", "efficientnet-lite0"))
+    assert load_config(tmp_path / "train.toml").model.weights == PACKAGED
 
 
 def test_a_teacher_is_a_path_only_if_it_is_there(tmp_path: Path) -> None:

@@ -76,13 +76,17 @@ def export_model(
         SceneError: if the scene lacks what the model takes.
         UsageError: if the model is no torch model.
     """
+    from tilemap.models.torch_model import TorchModel
+
     if to not in FORMS:
         raise UsageError(f"a model can be exported to {', '.join(FORMS)}, got {to!r}")
     if ref.path.suffix != ".safetensors":
         raise UsageError(f"{ref.card.name} is an ONNX file already: {ref.path}")
     _check_new(out)
     engines, missing = engines_at_hand()
-    original = registry.load(ref, "cpu", "float32", threads)
+    registry.load(ref)  # verifies the digest
+    # As it was trained: a fault in folding would be in the exported file too.
+    original = TorchModel(ref.card, ref.path, threads=threads, fold=False)
     patches = find_ground(original, request, regions).patches
     with _new_folder(out) as folder:
         _write_onnx(ref, folder / "model.onnx")

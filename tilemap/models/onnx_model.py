@@ -110,12 +110,13 @@ def to_probability(planes: FloatArray, card: ModelCard) -> FloatArray:
         planes: float32 (plane, y, x), as ``card.activation`` says; a single sigmoid plane is
             the probability of the second of two classes.
         card: for ``activation``, ``classes`` and ``temperature`` (which divides logits; of
-            softmax planes the logarithm is the logits).
+            softmax planes the logarithm is the logits, of sigmoid planes that of the odds).
 
     Returns:
         Probability, float32 (class, y, x), C-contiguous, sums to 1 over class.
     """
     if card.activation == "sigmoid":
+        planes = _tempered(planes, card.temperature)
         if len(planes) == 1:
             return np.concatenate([1 - planes, planes])
         total = np.maximum(planes.sum(axis=0), np.finfo(np.float32).tiny)
@@ -206,6 +207,16 @@ def check_ends(file: str, inputs: Sequence[End], outputs: Sequence[End], card: M
     if card.activation == "sigmoid" and len(card.classes) == 2:
         planes = (1, 2)
     _check_shape(file, "output", outputs[0], card, planes)
+
+
+def _tempered(planes: FloatArray, temperature: float) -> FloatArray:
+    """Sigmoid planes whose logits are divided by the temperature."""
+    if temperature == 1:
+        return planes
+    least = np.float32(1e-7)
+    sure = np.clip(planes, least, 1 - least)
+    odds = np.log(sure / (1 - sure)) / np.float32(temperature)
+    return np.asarray(1 / (1 + np.exp(-odds)), dtype=np.float32)
 
 
 def _check_shape(file: str, what: str, end: End, card: ModelCard, planes: tuple[int, ...]) -> None:

@@ -39,6 +39,7 @@ class TorchModel:
         device: "cpu", "cuda" or "cuda:N".
         precision: "float32" or "bfloat16".
         threads: CPU threads within one forward; it holds for the whole process.
+        fold: fold the normalisation; without it the network is as it was trained, and slower.
 
     Raises:
         ModelError: if the file is no safetensors file, or contradicts the card.
@@ -53,6 +54,7 @@ class TorchModel:
         device: str = "cpu",
         precision: str = "float32",
         threads: int = 1,
+        fold: bool = True,
     ) -> None:
         keep_freed_memory()
         self._card = card
@@ -61,7 +63,8 @@ class TorchModel:
         self._threads = threads
         self._check_card(path.name)
         network = load_network(card, path)
-        fold_normalisation(network)
+        if fold:
+            fold_normalisation(network)
         self._network = _channels_last(network.to(self._device, _DTYPES[precision]))
 
     def _check_card(self, file: str) -> None:

@@ -111,7 +111,7 @@ class ModelConfig(_Table):
     """Common names; default all bands of the first scene."""
     units: Literal["reflectance", "stored"] = "stored"
     weights: str | None = None
-    """Pretrained encoder."""
+    """Pretrained encoder: a file, or "efficientnet-lite0" for the weights of that package."""
     options: dict[str, str | StrictInt | float | bool] = Field(default_factory=dict)
     """Of the architecture: encoder, width ..."""
 
@@ -353,8 +353,9 @@ def _with_paths(config: TrainingConfig, folder: Path) -> TrainingConfig:
     )
     changed: dict[str, Any] = {
         "scenes": scenes,
-        "model": config.model.model_copy(update={"weights": found(config.model.weights)}),
     }
+    if config.model.weights != "efficientnet-lite0":  # a word; networks.PACKAGED would load torch
+        changed["model"] = config.model.model_copy(update={"weights": found(config.model.weights)})
     taught = config.distillation
     if taught is not None and (folder / taught.teacher).exists():
         changed["distillation"] = taught.model_copy(update={"teacher": found(taught.teacher)})

@@ -28,7 +28,7 @@ from tilemap.directory import RunDirectory, differences, digest_of, read_json, w
 from tilemap.errors import OutputError, UsageError
 from tilemap.models.card import ModelCard
 from tilemap.models.mlm import read_card
-from tilemap.models.networks import bounded_context, build, load_encoder_weights
+from tilemap.models.networks import bounded_context, build, load_encoder_weights, weights_file
 from tilemap.models.registry import CARD, file_sha256
 from tilemap.stores.geotiff import open_scene
 from tilemap.training import checkpoint, history
@@ -207,7 +207,7 @@ def _identity(config: TrainingConfig, data: TrainingData) -> dict[str, Any]:
         for key in _PATHS:
             scene[key] = _names(scene[key])
     weights = config.model.weights
-    table["model"]["weights"] = None if weights is None else file_sha256(Path(weights))
+    table["model"]["weights"] = None if weights is None else file_sha256(weights_file(weights))
     if config.distillation is not None:
         table["distillation"]["teacher"] = _names(config.distillation.teacher)
     return {"config": table, "samples": [scene["samples"] for scene in data.record()["scenes"]]}

@@ -20,7 +20,7 @@ from tilemap.models.networks.deeplab import DeepLabV3Plus
 from tilemap.models.networks.efficientnet import EfficientNetLite0
 from tilemap.models.networks.encoders import ENCODERS, make_encoder
 from tilemap.models.networks.fcn import FCN
-from tilemap.models.networks.pretrained import load_encoder_weights
+from tilemap.models.networks.pretrained import PACKAGED, load_encoder_weights, weights_file
 from tilemap.models.networks.pspnet import PSPNet
 from tilemap.models.networks.resnet import BasicBlock, Bottleneck, ResNet
 from tilemap.models.networks.unet import UNet
@@ -28,6 +28,7 @@ from tilemap.models.networks.unet import UNet
 __all__ = [
     "ENCODERS",
     "FCN",
+    "PACKAGED",
     "PLAIN",
     "STRIDE",
     "BasicBlock",
@@ -44,4 +45,5 @@ __all__ = [
     "make_encoder",
     "seeded",
     "stride_of",
+    "weights_file",
 ]

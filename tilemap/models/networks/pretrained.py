@@ -20,6 +20,8 @@ from tilemap.errors import ModelError, UnavailableError
 from tilemap.models.networks.blocks import Encoder
 
 _COLOURS = ("red", "green", "blue")
+PACKAGED = "efficientnet-lite0"
+"""Word for the weights of this encoder that a package brings."""
 
 
 def load_encoder_weights(network: nn.Module, source: str | Path, bands: Sequence[str]) -> None:
@@ -44,7 +46,7 @@ def load_encoder_weights(network: nn.Module, source: str | Path, bands: Sequence
     encoder = getattr(network, "encoder", None)
     if not isinstance(encoder, Encoder):
         raise ModelError("encoder weights go into a unet, deeplabv3plus, fcn or pspnet only")
-    path = _packaged() if str(source) == "efficientnet-lite0" else Path(source)
+    path = weights_file(source)
     weights = {
         name: tensor
         for name, tensor in _read(path).items()
@@ -56,6 +58,18 @@ def load_encoder_weights(network: nn.Module, source: str | Path, bands: Sequence
         weights[encoder.first] = adapt_filters(weights[encoder.first], bands)
     _check(weights, expected, path)
     encoder.load_state_dict(weights, strict=False)
+
+
+def weights_file(source: str | Path) -> Path:
+    """The file that ``load_encoder_weights`` reads.
+
+    Args:
+        source: a file, or ``PACKAGED``.
+
+    Raises:
+        UnavailableError: if the package of weights is not installed.
+    """
+    return _packaged() if str(source) == PACKAGED else Path(source)
 
 
 def adapt_filters(filters: Tensor, bands: Sequence[str]) -> Tensor:
