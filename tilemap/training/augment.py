@@ -7,6 +7,7 @@ None of them looks at labels or touches what was not observed. What they are dra
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -140,7 +141,7 @@ def _weights(length: int, cells: int) -> npt.NDArray[np.float64]:
     return weights
 
 
-def smooth_step(share: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def smooth_step(share: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[Any]]:
     """From 0 to 1 without a corner: ``3 s^2 - 2 s^3``, flat beyond both."""
     held = np.clip(share, 0, 1)
     return np.asarray(held * held * (3 - 2 * held))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -121,7 +122,7 @@ def _pixels(here: GeoBox, there: GeoBox, window: Window) -> tuple[_Integers, _In
 
 
 def _knots(
-    points: npt.NDArray[np.float64],
+    points: npt.NDArray[np.floating[Any]],
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Multiples of ``_STEP`` around the points, and their weights at each point, (point, knot)."""
     first = int(points[0] // _STEP)

@@ -14,7 +14,7 @@ from tilemap.training.cropping import Crop
 from tilemap.training.labels import IGNORE
 
 FloatArray = npt.NDArray[np.float32]
-Places = npt.NDArray[np.float64]
+Places = npt.NDArray[np.floating[Any]]
 _SEEN = 0.5  # least weight of observed pixels in a mixed one
 
 
@@ -120,7 +120,7 @@ def _resampled(crop: Crop, rows: Places, cols: Places) -> Crop:
     if crop.teacher is not None:
         teacher = mixed[bands + 1 :]
         total = teacher.sum(axis=0)
-        teacher = teacher / np.where(total > 0, total, np.float32(1))
+        teacher = np.asarray(teacher / np.where(total > 0, total, np.float32(1)), np.float32)
     return Crop(image, valid, label, teacher)
 
 
@@ -142,7 +142,7 @@ def bilinear(planes: FloatArray, rows: Places, cols: Places) -> FloatArray:
         above += low * (planes[:, top[:, 0] + 1] - above)
         across = np.take(above, left[0], axis=2)
         across += right * (np.take(above, left[0] + 1, axis=2) - across)
-        return across
+        return np.asarray(across, np.float32)
     width = planes.shape[2]
     pixels = np.ascontiguousarray(np.moveaxis(planes, 0, -1)).reshape(-1, planes.shape[0])
     first = (top * width + left).ravel()

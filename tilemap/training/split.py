@@ -131,6 +131,6 @@ def part_of_window(
     # row by row, then column by column: many times faster than both at once
     known = parts.take(rows[inside_rows], axis=0).take(cols[inside_cols], axis=1)
     if known.shape == out.shape:
-        return known
+        return np.asarray(known, dtype=np.uint8)
     out[np.ix_(inside_rows, inside_cols)] = known
     return out

@@ -133,7 +133,7 @@ def _stratum(tally: Integers) -> Integers:
     """
     total, labelled = tally.sum(axis=(0, 1)), tally.sum(axis=2)
     rarest = int(np.argmin(np.where(total > 0, total, np.iinfo(np.int64).max)))
-    return tally[:, :, rarest] * (int(labelled.max(initial=0)) + 1) + labelled
+    return np.asarray(tally[:, :, rarest] * (int(labelled.max(initial=0)) + 1) + labelled)
 
 
 def tally_scene(parts: SceneParts, classes: int) -> SceneTally:
