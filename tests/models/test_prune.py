@@ -31,6 +31,7 @@ NETWORKS = [
     {"name": "deeplabv3plus", "encoder": "resnet18", "width": 8},
     {"name": "unet", "encoder": "efficientnet-lite0", "width": 16},
     {"name": "pspnet", "encoder": "resnet18", "width": 8},
+    {"name": "plain_unet", "channels": "16 24 32 32 32", "lean": True},
 ]
 
 
@@ -47,7 +48,7 @@ def size(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-@pytest.mark.parametrize("architecture", NETWORKS, ids=lambda a: f"{a['name']}-{a['encoder']}")
+@pytest.mark.parametrize("architecture", NETWORKS, ids=lambda a: f"{a['name']}-{a.get('encoder')}")
 @pytest.mark.parametrize("criterion", CRITERIA)
 def test_channels_that_are_zero_go_without_a_trace(
     architecture: dict[str, object], criterion: str
@@ -130,7 +131,7 @@ def test_never_more_than_the_share_and_in_whole_vectors(share: float) -> None:
         (0.0, "l1", UsageError, "share must lie between 0 and 1, got 0.0"),
         (1.0, "l1", UsageError, "share must lie between 0 and 1, got 1.0"),
         (float("nan"), "l1", UsageError, "share must lie"),
-        (0.3, "l3", UsageError, "criterion must be one of l1, scale, got 'l3'"),
+        (0.3, "l3", UsageError, "criterion must be one of scale, l1, got 'l3'"),
         (0.001, "l1", ModelError, "nothing to remove"),
     ],
 )

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import load_file
 
 import tilemap
 from tilemap.errors import ConfigError, ModelError, OutputError, StoreError
 from tilemap.evaluation.metrics import confusion, scores
+from tilemap.exporting.forms import prune_model
 from tilemap.models.registry import file_sha256, load, resolve
 from tilemap.testing import write_config, write_toy_scene
 from tilemap.training.config import load_config
@@ -252,6 +254,45 @@ def test_packaged_encoder_weights_are_where_it_begins(tmp_path: Path) -> None:
     result = train(config, tmp_path / "out")
     told = f"encoder weights {weights.name} sha256 {file_sha256(weights)}"
     assert told in result.card.training_data
+
+
+def test_a_pruned_model_is_trained_on(trained: TrainResult, tmp_path: Path) -> None:
+    """With the channels it has left, from where it is: one tiny step hardly moves it."""
+    whole = tmp_path / "whole"
+    shutil.copytree(trained.model, whole)
+    pruned, _ = prune_model(resolve(whole), 0.5, tmp_path / "pruned")
+    changed = write_toy_scene(tmp_path)
+    changed["model"] = {"start": "pruned", "units": changed["model"].get("units", "stored")}
+    changed["training"] |= {"steps": 1, "rate": 1e-12}
+    card = train(write_config(tmp_path / "config.toml", changed), tmp_path / "out").card
+    assert card.architecture == pruned.card.architecture
+    assert card.architecture["pruned"] is True
+    assert card.derived_from == pruned.digest
+    assert any(f"sha256 {pruned.digest}" in line for line in card.training_data)
+    before = load_file(pruned.path)
+    after = load_file(tmp_path / "out" / "model" / "model.safetensors")
+    weights = [k for k in before if k.endswith("weight")]
+    assert {k: before[k].shape for k in weights} == {k: after[k].shape for k in weights}
+    for key in weights:
+        np.testing.assert_allclose(after[key], before[key], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"start": "model", "arch": "unet"}, "start brings its own network"),
+        ({"start": "model", "width": 8}, "start brings its own network"),
+        ({"start": "nothing"}, "no model 'nothing'"),
+        ({"start": "iplunet-cloud-6b"}, "must be a torch model"),
+        ({"start": "tilemap-demo-5class"}, "must have the classes"),
+    ],
+)
+def test_a_start_that_does_not_fit(table: dict[str, Any], message: str, tmp_path: Path) -> None:
+    """Told before anything is written."""
+    changed = write_toy_scene(tmp_path) | {"model": table}
+    with pytest.raises((ConfigError, ModelError), match=message):
+        train(write_config(tmp_path / "config.toml", changed), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_student_learns_from_its_teacher(

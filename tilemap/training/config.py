@@ -112,6 +112,8 @@ class ModelConfig(_Table):
     units: Literal["reflectance", "stored"] = "stored"
     weights: str | None = None
     """Pretrained encoder: a file, or "efficientnet-lite0" for the weights of that package."""
+    start: str | None = None
+    """A model whose network and weights are gone on with, such as a pruned one."""
     options: dict[str, str | StrictInt | float | bool] = Field(default_factory=dict)
     """Of the architecture: encoder, width ..."""
 
@@ -125,6 +127,14 @@ class ModelConfig(_Table):
         rest = {key: value for key, value in table.items() if key not in cls.model_fields}
         given = own.pop("options", {})
         return {**own, "options": {**given, **rest} if isinstance(given, dict) else given}
+
+    @check(mode="after")
+    def _one_start(self) -> ModelConfig:
+        if self.start is not None and (
+            self.weights is not None or self.options or "arch" in self.model_fields_set
+        ):
+            raise ValueError("start brings its own network: leave out arch, its options, weights")
+        return self
 
     @property
     def architecture(self) -> dict[str, str | int | float | bool]:
@@ -356,6 +366,9 @@ def _with_paths(config: TrainingConfig, folder: Path) -> TrainingConfig:
     }
     if config.model.weights != "efficientnet-lite0":  # a word; networks.PACKAGED would load torch
         changed["model"] = config.model.model_copy(update={"weights": found(config.model.weights)})
+    start = config.model.start
+    if start is not None and (folder / start).exists():
+        changed["model"] = config.model.model_copy(update={"start": found(start)})
     taught = config.distillation
     if taught is not None and (folder / taught.teacher).exists():
         changed["distillation"] = taught.model_copy(update={"teacher": found(taught.teacher)})

@@ -11,13 +11,13 @@ from torch import nn
 
 from tilemap.errors import OutputError, TilemapError
 from tilemap.models.card import ModelCard
-from tilemap.models.networks import stride_of, weights_file
 from tilemap.models.registry import ModelRef, file_sha256, resolve, save_card
 from tilemap.probing import probe_model
 from tilemap.stores.geotiff import open_scene
 from tilemap.training.interface import Fitted, Listener
 from tilemap.training.measuring import Measured, Metrics
 from tilemap.training.split import Part
+from tilemap.training.start import architecture_of, find_start, origin, stride_for
 
 if TYPE_CHECKING:
     from tilemap.training.config import TrainingConfig
@@ -80,7 +80,8 @@ def _card(
     measured: Measured,
     digest: str,
 ) -> ModelCard:
-    architecture = config.model.architecture
+    architecture = architecture_of(config)
+    start = find_start(config)
     metrics: Metrics = dict(measured.metrics)
     if fitted.progress.best_step:
         metrics["validation_miou"] = round(fitted.progress.best, 5)
@@ -100,7 +101,7 @@ def _card(
         units=config.model.units,
         mean=data.mean,
         std=data.std,
-        stride=stride_of(architecture),
+        stride=stride_for(config),
         activation="logits",
         classes=data.classes,
         architecture=architecture,
@@ -109,6 +110,7 @@ def _card(
         training_data=training_data(config),
         statistics=data.statistics,
         gsd_m=data.gsd_m,
+        derived_from=None if start is None else start.digest,
         weights=WEIGHTS,
         sha256=digest,
     )
@@ -138,9 +140,8 @@ def training_data(config: TrainingConfig) -> tuple[str, ...]:
             for role, path in files
             if path is not None
         ]
-    if config.model.weights is not None:
-        path = weights_file(config.model.weights)
-        lines.append(f"encoder weights {path.name} sha256 {file_sha256(path)}")
+    if (began := origin(config)) is not None:
+        lines.append(began)
     if config.distillation is not None:
         teacher = resolve(config.distillation.teacher)
         lines.append(

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tilemap.area import CellArea
-from tilemap.errors import ConfigError, OutputError, TilemapError
+from tilemap.errors import OutputError, TilemapError
 from tilemap.geometry import Window, round_up
 from tilemap.models.card import BandStatistics, ClassInfo, ModelCard
 from tilemap.stages.segment import standardise
@@ -233,14 +233,11 @@ def prepare_data(
     Raises:
         TilemapError: of the kind that fits; nothing is left on the disk then that was not there.
     """
-    from tilemap.models.networks import bounded_context, stride_of, weights_file
+    from tilemap.training.start import check_weights, stride_for
 
-    bounded_context(config.model.architecture)  # knows its names and options, or says so
-    stride = stride_of(config.model.architecture)
+    stride = stride_for(config)
     check_crop(config, stride)
-    weights = config.model.weights
-    if weights is not None and not weights_file(weights).is_file():
-        raise ConfigError(f"model.weights must be a file, there is no {weights}")
+    check_weights(config)
     scenes = open_scenes(config)
     folder = out / FOLDER
     new = [path for path in (folder, out) if not path.exists()]

@@ -28,9 +28,7 @@ from tilemap.directory import RunDirectory, differences, digest_of, read_json, w
 from tilemap.errors import OutputError, UsageError
 from tilemap.models.card import ModelCard
 from tilemap.models.mlm import read_card
-from tilemap.models.networks import bounded_context, build, load_encoder_weights, weights_file
 from tilemap.models.registry import CARD, file_sha256
-from tilemap.stores.geotiff import open_scene
 from tilemap.training import checkpoint, history
 from tilemap.training.config import TrainingConfig, load_config
 from tilemap.training.curves import draw_curves
@@ -41,6 +39,7 @@ from tilemap.training.measuring import measure
 from tilemap.training.running import pick_device, reproducible
 from tilemap.training.samples import TrainingData, prepare_data
 from tilemap.training.split import Part
+from tilemap.training.start import architecture_of, first_network, origin
 
 MODEL, RECORD, CURVES, SAMPLES = "model", "train.json", "curves.png", "samples"
 OURS = (MODEL, CURVES, history.FILE, checkpoint.FILE, SAMPLES, RECORD)
@@ -91,9 +90,9 @@ def train(
     threads = usable_cores() if threads is None else threads
     if threads < 1:
         raise UsageError(f"threads must be 1 or more, got {threads}")
-    bounded_context(wanted.model.architecture)  # which refuses a name or an option that is unknown
+    architecture_of(wanted)  # which refuses a name or an option that is unknown
     _check_free(out)
-    network = make_network(wanted)
+    network = first_network(wanted)
     with RunDirectory(out).hold():
         data = _prepare(wanted, out, fresh, listener)
         identity = _identity(wanted, data)
@@ -136,21 +135,6 @@ def _run(
     }
     write_json(out / RECORD, record)
     return TrainResult(out / MODEL, card, record)
-
-
-def make_network(config: TrainingConfig) -> nn.Module:
-    """The network before its first step: the seed's weights, the encoder's where they are given.
-
-    Raises:
-        TilemapError: if the architecture, the encoder's weights or the first scene are no good.
-    """
-    bands = open_scene(config.scenes[0].request(config.model.bands)).scene.band_names
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        network = build(config.model.architecture, len(bands), len(config.classes))
-    if config.model.weights is not None:
-        load_encoder_weights(network, config.model.weights, bands)
-    return network
 
 
 # --- the directory -----------------------------------------------------------------------------
@@ -206,8 +190,9 @@ def _identity(config: TrainingConfig, data: TrainingData) -> dict[str, Any]:
     for scene in table["scenes"]:
         for key in _PATHS:
             scene[key] = _names(scene[key])
-    weights = config.model.weights
-    table["model"]["weights"] = None if weights is None else file_sha256(weights_file(weights))
+    for key in ("weights", "start"):
+        table["model"].pop(key)
+    table["model"]["origin"] = origin(config)
     if config.distillation is not None:
         table["distillation"]["teacher"] = _names(config.distillation.teacher)
     return {"config": table, "samples": [scene["samples"] for scene in data.record()["scenes"]]}
@@ -299,11 +284,12 @@ def describe(
             f"{pixels[Part.VALIDATION]} to validate, {pixels[Part.TEST]} to test"
         )
     size = sum(parameter.numel() for parameter in network.parameters())
-    options = ", ".join(f"{key} {value}" for key, value in config.model.options.items())
+    options = architecture_of(config)
+    name = options.pop("name")
+    told = ", ".join(f"{key} {value}" for key, value in options.items())
     lines += [
         f"split    blocks of {config.split.block} pixels, seed {config.blocks.seed}",
-        f"model    {config.model.arch}{f' ({options})' if options else ''}: "
-        f"{size / 1e6:.2f} million weights",
+        f"model    {name}{f' ({told})' if told else ''}: {size / 1e6:.2f} million weights",
         f"loss     {config.loss.name}"
         + (f", teacher {_names(config.distillation.teacher)}" if config.distillation else ""),
         f"steps    {loop.steps} of {sampling.batch} crops of {sampling.crop} pixels, "
