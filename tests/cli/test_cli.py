@@ -32,7 +32,8 @@ MODEL = "iplunet-cloud-6b"
 BANDS = ("blue", "green", "red", "nir", "swir16", "swir22")
 COMMANDS = [
     [], ["demo"], ["plan"], ["segment"], ["models"], ["models", "list"], ["models", "show"],
-    ["models", "import"], ["models", "probe"],
+    ["models", "import"], ["models", "probe"], ["models", "export"], ["models", "quantize"],
+    ["models", "prune"], ["train"], ["evaluate"],
 ]  # fmt: skip
 
 

@@ -38,7 +38,7 @@ def train(
         str | None, typer.Option(help="auto, cpu or cuda [default: the configuration's].")
     ] = None,
     threads: Annotated[
-        int | None, typer.Option(help="Of the CPU [default: one per core].", min=1)
+        int | None, typer.Option(help="Threads of the CPU [default: one per core].", min=1)
     ] = None,
 ) -> None:
     """Train a model from scenes and labels; it is in OUT/model then.
