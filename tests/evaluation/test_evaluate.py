@@ -186,7 +186,10 @@ def test_bad_settings_are_refused_and_leave_nothing(ground: Any, tmp_path: Path)
         ({"tolerance": None, "tolerance_m": -1.0}, "above 0"),
         ({"region_column": None}, "together"),
         ({"core": 0}, "core must"),
-        ({"column": "x"}, "needs --column"),
+        ({"column": "x"}, "for a vector reference only"),
+        ({"background": "water"}, "for a vector reference only"),
+        ({"reference": "a.gpkg"}, "needs --column"),
+        ({"reference": "a.gpkg", "column": "x", "polygon_class": "water"}, "needs --column"),
     ):  # fmt: skip
         with pytest.raises(UsageError, match=says):
             asked(ground, **options)

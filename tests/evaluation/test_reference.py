@@ -95,6 +95,37 @@ def test_polygons_hold_the_pixels_whose_centres_they_hold(ground: Any) -> None:
         np.testing.assert_array_equal(got[inner], expected[inner])
 
 
+def test_polygons_of_one_class_and_what_is_around_them(ground: Any) -> None:
+    """All features are of the class that is named, the rest of the background or of none."""
+    by_column = read(ground, "polygons.geojson", column="code", ignore=("9",))
+    covered = read(ground, "polygons.geojson", polygon_class="trees")
+    assert set(np.unique(covered)) == {1, IGNORE}
+    assert (covered[by_column != IGNORE] == 1).all()
+    around = read(ground, "polygons.geojson", polygon_class="trees", background="rock")
+    np.testing.assert_array_equal(around == 1, covered == 1)
+    assert (around[covered == IGNORE] == 2).all()
+    with pytest.raises(SceneError, match="got grass"):
+        read(ground, "polygons.geojson", polygon_class="trees", background="grass")
+
+
+def test_a_reference_counts_inside_its_area_only(ground: Any, tmp_path: Path) -> None:
+    """Of rasters and of polygons; in whatever window."""
+    boxes = [ground.box(5.2, 10.2, 60.2, 40.2), ground.box(100.2, 50.2, 120.2, 80.2)]
+    area = ground.write_geojson(tmp_path / "area.geojson", boxes)
+    inside = np.zeros((83, 127), dtype=bool)
+    inside[10:40, 5:60] = inside[50:80, 100:120] = True
+    for name, options in (
+        ("reference.tif", {}),
+        ("polygons.geojson", {"polygon_class": "trees", "background": "rock"}),
+    ):
+        whole = read(ground, name, **options)
+        got = read(ground, name, area=str(area), **options)
+        np.testing.assert_array_equal(got, np.where(inside, whole, IGNORE))
+        window = Window(20, 30, 70, 110)
+        part = read(ground, name, window, area=str(area), **options)
+        np.testing.assert_array_equal(part, got[20:70, 30:110])
+
+
 def test_polygons_in_degrees_come_onto_the_map(ground: Any) -> None:
     """The same features in another CRS burn the same pixels, but for their edges."""
     import pyogrio

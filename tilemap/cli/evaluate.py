@@ -40,6 +40,26 @@ def evaluate(
         str | None,
         typer.Option(help="Class of a vector's features.", rich_help_panel=_REFERENCE),
     ] = None,
+    polygon_class: Annotated[
+        str | None,
+        typer.Option(
+            "--class", help="Class of all of a vector's features.", rich_help_panel=_REFERENCE
+        ),
+    ] = None,
+    background: Annotated[
+        str | None,
+        typer.Option(
+            help="Class of what none of a vector's features covers [default: it does not count].",
+            rich_help_panel=_REFERENCE,
+        ),
+    ] = None,
+    area: Annotated[
+        str | None,
+        typer.Option(
+            help="Vector file: only inside its polygons does the reference count.",
+            rich_help_panel=_REFERENCE,
+        ),
+    ] = None,
     layer: Annotated[
         str | None,
         typer.Option(help="Of a vector file with several.", rich_help_panel=_REFERENCE),
@@ -97,6 +117,9 @@ def evaluate(
         out=out,
         progress=_told(),
         column=column,
+        polygon_class=polygon_class,
+        background=background,
+        area=area,
         layer=layer,
         classes=classes,
         ignore=ignore,

@@ -15,15 +15,20 @@ from tilemap.plan import parse_bytes
 class EvaluateOptions(TypedDict, total=False):
     """Everything has a default.
 
-    Of the reference: ``column`` (of a vector: its class), ``layer``, ``classes`` (a table, .toml
-    or .csv), ``ignore`` (values that do not count: "0,9", or a sequence). Of the figures:
+    Of the reference: ``column`` (of a vector: its class) or ``polygon_class`` (of all
+    its features), ``layer``, ``background`` (class of what no feature covers), ``area`` (vector:
+    only inside does the reference count), ``classes`` (a table, .toml or .csv), ``ignore`` (values
+    that do not count: "0,9", or a sequence). Of the figures:
     ``confidence`` (percent on the map's grid; default confidence.tif beside the map),
     ``regions`` and ``region_column``, ``tolerance`` (of boundaries, pixels) or ``tolerance_m``.
     Of the work: ``core`` (pixels), ``scheduler``, ``workers``, ``memory_limit`` ("2GiB").
     """
 
     column: str | None
+    polygon_class: str | None
     layer: str | None
+    background: str | None
+    area: str | Path | None
     classes: str | Path | None
     ignore: str | Sequence[str | int] | None
     confidence: str | Path | None
@@ -54,7 +59,10 @@ def settings_of(
         class_map=str(class_map),
         reference=str(reference),
         column=options.get("column"),
+        polygon_class=options.get("polygon_class"),
         layer=options.get("layer"),
+        background=options.get("background"),
+        area=_text(options.get("area")),
         classes=_text(options.get("classes")),
         ignore=split_values(options.get("ignore")),
         confidence=_text(options.get("confidence")),

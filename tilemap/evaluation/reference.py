@@ -126,19 +126,40 @@ class Shapes:
 
 @dataclass(frozen=True)
 class VectorReference:
-    """Polygons with a class; outside of them there is no reference.
+    """Polygons with a class.
 
     Args:
         shapes: numbered by class index; ``IGNORE`` for those that do not count.
+        background: class index outside of them; ``IGNORE`` if there is no reference.
     """
 
     shapes: Shapes
+    background: int = IGNORE
 
     def read(self, handles: Handles, window: Window) -> ByteArray:
         """Class indices of a window of the map, uint8 (y, x)."""
         del handles  # polygons are held in memory
         burnt = self.shapes.burn(window)
-        return np.where(burnt < 0, IGNORE, burnt).astype(np.uint8)
+        return np.where(burnt < 0, self.background, burnt).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class PartialReference:
+    """A reference that counts only inside some polygons.
+
+    Args:
+        whole: the reference.
+        area: the polygons.
+    """
+
+    whole: Reference
+    area: Shapes
+
+    def read(self, handles: Handles, window: Window) -> ByteArray:
+        """Class indices of a window of the map, uint8 (y, x)."""
+        labels = self.whole.read(handles, window)
+        labels[self.area.burn(window) < 0] = IGNORE
+        return labels
 
 
 def place_raster(raster: Raster, geobox: GeoBox, matching: Matching, lookup: Lookup) -> Reference:
@@ -198,21 +219,36 @@ def features_on(path: str, layer: str | None, geobox: GeoBox) -> Features:
 
 
 def place_features(
-    features: Features, column: str, geobox: GeoBox, matching: Matching
+    features: Features,
+    values: Sequence[Any],
+    geobox: GeoBox,
+    matching: Matching,
+    background: str | None = None,
 ) -> VectorReference:
-    """Features as reference of a map, by the class in one of their columns.
+    """Features as reference of a map.
 
     Features without a value do not count, but hide what they lie on.
 
+    Args:
+        values: class of each feature, by name or value.
+        background: class of what no feature covers; without it there is no reference there.
+
     Raises:
-        SceneError: if there is no such column, or naming values that are no class.
+        SceneError: naming values that are no class.
     """
-    values = features.column(column)
     numbers = [IGNORE if _missing(value) else matching.index(value) for value in values]
+    around = IGNORE if background is None else matching.index(background)
     odd = [str(v) for v, n in zip(values, numbers, strict=True) if n == UNKNOWN]
+    if around == UNKNOWN:
+        odd.append(str(background))
     if odd:
         raise matching.unknown(odd)
-    return VectorReference(Shapes(geobox, features.geometries, tuple(numbers)))
+    return VectorReference(Shapes(geobox, features.geometries, tuple(numbers)), around)
+
+
+def place_area(features: Features, geobox: GeoBox) -> Shapes:
+    """Features as the area in which a reference counts."""
+    return Shapes(geobox, features.geometries, (0,) * len(features.geometries))
 
 
 def place_regions(

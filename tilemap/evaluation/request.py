@@ -25,9 +25,11 @@ from tilemap.evaluation.classes import (
     stored_names,
 )
 from tilemap.evaluation.reference import (
+    PartialReference,
     Reference,
     Shapes,
     features_on,
+    place_area,
     place_features,
     place_raster,
     place_regions,
@@ -52,7 +54,10 @@ class EvaluateSettings:
         class_map: a class map, or the directory of a run, whose ``landcover.tif`` it is.
         reference: raster of classes on any grid, or vector file.
         column: of a vector reference: its class.
+        polygon_class: of all features of a vector reference, instead.
         layer: of a vector reference with several.
+        background: of a vector reference: class of what no feature covers.
+        area: vector file; only inside its polygons does the reference count.
         classes: table of the reference's values, see ``classes.read_table``.
         ignore: reference values or names that do not count.
         confidence: percent on the map's grid; default ``confidence.tif`` beside the map.
@@ -69,7 +74,10 @@ class EvaluateSettings:
     class_map: str
     reference: str
     column: str | None = None
+    polygon_class: str | None = None
     layer: str | None = None
+    background: str | None = None
+    area: str | None = None
     classes: str | None = None
     ignore: tuple[str, ...] = ()
     confidence: str | None = None
@@ -86,10 +94,14 @@ class EvaluateSettings:
             raise UsageError("--regions and --region-column must be given together")
         if self.core < 1:
             raise UsageError(f"core must be at least 1 pixel, got {self.core}")
-        if is_vector(self.reference) != (self.column is not None):
+        told = [text for text in (self.column, self.polygon_class) if text is not None]
+        if is_vector(self.reference) and len(told) != 1:
             raise UsageError(
-                "a vector reference needs --column, the attribute with the class; a raster has none"
+                "a vector reference needs --column, the attribute with the class, or --class, the "
+                "class of all its features"
             )
+        if not is_vector(self.reference) and (told or self.background is not None):
+            raise UsageError("--column, --class and --background are for a vector reference only")
         for distance in (self.tolerance, self.tolerance_m):
             if distance is not None and not 0 < distance < math.inf:
                 raise UsageError(f"the tolerance must be above 0, got {distance:g}")
@@ -130,6 +142,7 @@ class Work:
             "reference": self.settings.reference,
             "confidence": None if self.confidence is None else self.confidence.path,
             "regions": self.settings.regions,
+            "area": self.settings.area,
             "classes": self.settings.classes,
         }
         return {what: str(plain_path(path)) for what, path in named.items() if path is not None}
@@ -150,6 +163,10 @@ def prepare(settings: EvaluateSettings) -> Work:
     geobox, notes = class_map.geobox, list[str]()
     tolerance = _tolerance(settings, geobox, notes)
     reference = _reference(settings, class_map, classes, table, notes)
+    if settings.area is not None:
+        area = features_on(settings.area, None, geobox)
+        reference = PartialReference(reference, place_area(area, geobox))
+        notes.append(f"The reference counts inside the polygons of {area.name} only.")
     region_names: tuple[str, ...] = ()
     regions = None
     if settings.regions is not None and settings.region_column is not None:
@@ -177,7 +194,7 @@ def _reference(
     notes: list[str],
 ) -> Reference:
     geobox = class_map.geobox
-    if settings.column is None:
+    if not is_vector(settings.reference):
         raster = describe(str(plain_path(settings.reference)))
         stored = {} if table is not None else stored_names(raster.path)
         matching = match(classes, table, settings.ignore, stored)
@@ -191,13 +208,18 @@ def _reference(
     notes.append(
         "A pixel has the reference's class if a polygon holds its centre; of several polygons the "
         "last in the file counts."
+        + (f" What none covers is {settings.background}." if settings.background else "")
     )
     if features.nulls:
         notes.append(f"{features.nulls} features of the reference have no geometry.")
     if features.crs is None and geobox.crs is not None:
         notes.append("The reference has no CRS: taken for the map's.")
     matching = match(classes, table, settings.ignore)
-    return place_features(features, settings.column, geobox, matching)
+    if settings.column is not None:
+        values = features.column(settings.column)
+    else:
+        values = (settings.polygon_class,) * len(features.geometries)
+    return place_features(features, values, geobox, matching, settings.background)
 
 
 def _map_path(path: str) -> str:
@@ -312,7 +334,7 @@ def digests(files: dict[str, str]) -> dict[str, dict[str, Any]]:
 def settings_record(settings: EvaluateSettings) -> dict[str, Any]:
     """The settings as plain JSON; files by name, since the digests say which they were."""
     record = asdict(settings)
-    for key in ("class_map", "reference", "classes", "confidence", "regions"):
+    for key in ("class_map", "reference", "classes", "confidence", "regions", "area"):
         if record[key] is not None:
             record[key] = Path(record[key]).name
     return record
