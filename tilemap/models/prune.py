@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from tilemap.errors import ModelError, UsageError
 
-PRUNABLE = ("unet", "deeplabv3plus", "fcn", "pspnet")
+PRUNABLE = ("unet", "deeplabv3plus", "fcn", "pspnet", "plain_unet")
 """Names of the architectures whose inner channels are known."""
 CRITERIA = ("scale", "l1")
 """What tells how much a channel counts: see ``importance``. Of the demo model the first changes a
@@ -70,10 +70,20 @@ def _inner_of(module: nn.Module) -> Iterator[Inner]:
             yield Inner("conv2", "bn2", "conv3")
     elif kinds.get("conv1") is kinds.get("conv2") is nn.Sequential:  # a step of a decoder
         yield Inner("conv1.0", "conv1.1", "conv2.0")
+    elif _is_double(parts):  # a level of a plain U-Net
+        yield Inner("0.0", "0.1", "1.0")
     elif "_expand_conv" in parts:  # InvertedBlock
         yield Inner("_expand_conv", "_bn0", "_project_conv", "_depthwise_conv", "_bn1")
     elif "pyramid" in parts and "fine" in parts:  # two separable convolutions of DeepLabV3+
         yield Inner("fuse.0.1", "fuse.0.2", "fuse.1.1", "fuse.1.0")
+
+
+def _is_double(parts: Mapping[str, nn.Module]) -> bool:
+    """Two convolutions, each with its normalisation right behind."""
+    if list(parts) != ["0", "1"] or {type(part) for part in parts.values()} != {nn.Sequential}:
+        return False
+    kinds = [[type(one) for one in part.children()][:2] for part in parts.values()]
+    return kinds == [[nn.Conv2d, nn.BatchNorm2d]] * 2
 
 
 def importance(network: nn.Module, inner: Inner, criterion: str) -> Tensor:

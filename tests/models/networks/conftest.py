@@ -18,6 +18,8 @@ ALL: dict[str, Architecture] = {
     "pspnet": {"name": "pspnet", "width": 4},
     "unet-lite": {"name": "unet", "encoder": "efficientnet-lite0", "width": 16},
     "pspnet-lite": {"name": "pspnet", "encoder": "efficientnet-lite0", "width": 16},
+    "plain": {"name": "plain_unet", "channels": "4 6 8 8 8"},
+    "plain-lean": {"name": "plain_unet", "channels": "5 6 8 8 8", "norm": "after", "lean": True},
     "segformer": {"name": "segformer", "size": "b1", "width": 4, "decoder": 16},
     "mask2former": {
         "name": "mask2former",

@@ -115,7 +115,7 @@ def test_seeded_networks_repeat(seed: int) -> None:
 @pytest.mark.parametrize(
     ("architecture", "message"),
     [
-        ({}, "architecture name must be one of unet, deeplabv3plus, fcn, pspnet, segformer, "),
+        ({}, "architecture name must be one of unet, deeplabv3plus, fcn, pspnet, plain_unet, "),
         ({}, "mask2former, smp:NAME, got None"),
         ({"name": "vit"}, "got 'vit'"),
         ({"name": ["unet"]}, "got ['unet']"),

@@ -13,6 +13,7 @@ from tilemap.models.networks import foreign, transformer
 from tilemap.models.networks.deeplab import DeepLabV3Plus
 from tilemap.models.networks.encoders import ENCODERS
 from tilemap.models.networks.fcn import FCN
+from tilemap.models.networks.plain import PlainUNet
 from tilemap.models.networks.pspnet import PSPNet
 from tilemap.models.networks.unet import UNet
 
@@ -26,11 +27,13 @@ _TRANSFORMERS: dict[str, Callable[..., nn.Module]] = {
     "segformer": transformer.segformer,
     "mask2former": transformer.mask2former,
 }
+_BARE: dict[str, Callable[..., nn.Module]] = {"plain_unet": PlainUNet}
 _OPTIONS: dict[str, dict[str, type]] = {
     "unet": {"encoder": str, "width": int},
     "deeplabv3plus": {"encoder": str, "width": int, "image_pooling": bool},
     "fcn": {"encoder": str, "width": int},
     "pspnet": {"encoder": str, "width": int},
+    "plain_unet": {"channels": str, "norm": str, "lean": bool},
     "segformer": {"size": str, "width": int, "decoder": int},
     "mask2former": {"size": str, "width": int, "hidden": int, "queries": int, "layers": int},
 }
@@ -43,6 +46,7 @@ STRIDE = {
     "deeplabv3plus": 16,
     "fcn": 32,
     "pspnet": 8,
+    "plain_unet": 16,
     "segformer": 32,
     "mask2former": 32,
 }
@@ -78,7 +82,7 @@ def bounded_context(architecture: Mapping[str, Any]) -> bool:
     name, options = _checked(architecture)
     if name == "deeplabv3plus":
         return not options.get("image_pooling", False)
-    return name in ("unet", "fcn")
+    return name in ("unet", "fcn", "plain_unet")
 
 
 def build(architecture: Mapping[str, Any], bands: int, classes: int) -> nn.Module:
@@ -88,7 +92,8 @@ def build(architecture: Mapping[str, Any], bands: int, classes: int) -> nn.Modul
         architecture: ``name`` and the network's options.
             "unet", "deeplabv3plus", "fcn", "pspnet": ``encoder`` (a key of ``ENCODERS``, default
             "resnet18"), ``width`` (default 64); "deeplabv3plus" also ``image_pooling`` (default
-            False). "segformer" and "mask2former": see ``transformer``. "smp:NAME", a class of
+            False). "plain_unet": ``channels``, ``norm``, ``lean``, see ``PlainUNet``. "segformer"
+            and "mask2former": see ``transformer``. "smp:NAME", a class of
             segmentation_models_pytorch: ``encoder``, one of its encoders (default "resnet34").
         bands: planes of the input, 1 or more.
         classes: planes of the output, 1 or more.
@@ -106,6 +111,8 @@ def build(architecture: Mapping[str, Any], bands: int, classes: int) -> nn.Modul
         raise ModelError(f"bands and classes must be 1 or more, got {bands} and {classes}")
     if name.startswith(_SMP):
         return foreign.smp_network(name.removeprefix(_SMP), bands, classes, **options)
+    if name in _BARE:
+        return _BARE[name](bands=bands, classes=classes, **options)
     if name in _TRANSFORMERS:
         return _TRANSFORMERS[name](bands=bands, classes=classes, **options)
     options = {"encoder": "resnet18", "width": 64, **options}
