@@ -336,6 +336,35 @@ def test_a_lost_scheduler_is_said_so(client: Client, monkeypatch: pytest.MonkeyP
         _run(client, monkeypatch, Log(wait))
 
 
+def test_a_receipt_that_died_with_its_worker_is_asked_for_again(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker may die between the end of a task and the driver's look at it."""
+    completed = tasks_module.as_completed
+
+    class Losing(completed):  # type: ignore[misc, valid-type]
+        """Every fifth future has lost its data when it comes."""
+
+        seen = 0
+
+        def __next__(self) -> Any:
+            future = super().__next__()
+            type(self).seen += 1
+            if type(self).seen % 5 == 1:
+                future._state.lose()
+            return future
+
+    monkeypatch.setattr(tasks_module, "as_completed", Losing)
+    log = Log()
+    _play(monkeypatch, log)
+    receipts: list[Receipt] = []
+    outcome = TaskWindow(client, "d" * 64, GRID, set(), set(), receipts.append).run()
+    assert not outcome.quarantined
+    assert outcome.receipts == 2 * GRID.size
+    assert {(r.stage, r.tile) for r in receipts} == set(log.done)
+    assert len(log.done) > outcome.receipts  # some were done twice
+
+
 def test_a_tile_that_kills_its_worker_is_quarantined(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:

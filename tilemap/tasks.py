@@ -113,6 +113,10 @@ class TaskWindow:
         try:
             for future in completed:
                 stage, tile = self._running.pop(future)
+                if future.status == "lost":  # its worker died with the receipt; the tile is done
+                    self._queue(stage).appendleft(tile)
+                    self._fill(completed)
+                    continue
                 if future.status not in ("finished", "error"):
                     raise UnavailableError(
                         "the Dask scheduler must stay until the run ends, the connection to it "
@@ -132,6 +136,9 @@ class TaskWindow:
         finally:
             self._client.cancel(list(self._running))
         return self.outcome
+
+    def _queue(self, stage: Stage) -> deque[Tile]:
+        return self._segment if stage == "segment" else self._stitch
 
     def _fill(self, completed: as_completed) -> None:
         limit = IN_FLIGHT_PER_THREAD * thread_count(self._client)
@@ -192,7 +199,7 @@ class TaskWindow:
             return
         if self._attempts[stage, tile] <= RETRIES and not killed:
             self.outcome.retried += 1
-            queue = self._segment if stage == "segment" else self._stitch
+            queue = self._queue(stage)
             if self._something_works:
                 queue.append(tile)
             else:  # to give up soon
