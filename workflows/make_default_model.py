@@ -32,7 +32,7 @@ from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
 from torch import Tensor, nn
 
-from tilemap.cli.train import ConsoleTraining
+from tilemap.cli.progress import ConsoleTraining
 from tilemap.directory import digest_of
 from tilemap.models.card import ModelCard
 from tilemap.models.mlm import read_card

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 import tilemap
-from tilemap.cli.train import ConsoleTraining
+from tilemap.cli.progress import ConsoleTraining
 from tilemap.errors import TilemapError
 
 OUT = Path("training")

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 import tilemap
-from tilemap.cli.train import ConsoleTraining
+from tilemap.cli.progress import ConsoleTraining
 from tilemap.errors import ConfigError, TilemapError
 from tilemap.training.train import TrainResult
 

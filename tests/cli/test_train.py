@@ -14,7 +14,7 @@ import rasterio
 from rich.console import Console
 
 from tilemap.cli.main import main
-from tilemap.cli.train import ConsoleTraining
+from tilemap.cli.progress import ConsoleTraining
 from tilemap.models.registry import resolve
 from tilemap.testing import write_config, write_geotiff, write_toy_scene
 from tilemap.training import fit

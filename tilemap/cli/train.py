@@ -2,23 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
-
-LINE_EVERY_S = 10.0
 
 
 def train(
@@ -47,6 +34,7 @@ def train(
     the same weights.
     """
     from tilemap import api
+    from tilemap.cli.progress import ConsoleTraining
     from tilemap.training.measuring import table
 
     progress = ConsoleTraining()
@@ -57,58 +45,3 @@ def train(
         f"temperature {result.card.temperature}, "
         f"{result.record['steps']} steps in {result.record['seconds']} s; wrote {result.model}"
     )
-
-
-class ConsoleTraining:
-    """Prints to standard error what a training tells."""
-
-    def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True, highlight=False, soft_wrap=True)
-        self._bar: Progress | None = None
-        self._task: TaskID | None = None
-        self._total = self._begun_with = 0
-        self._started = self._printed = 0.0
-
-    def note(self, text: str) -> None:
-        """A line for the person who waits."""
-        self.console.print(text, markup=False)
-
-    def begin(self, total: int, done: int) -> None:
-        """Show the bar."""
-        self._total, self._begun_with = total, done
-        self._started = self._printed = time.monotonic()
-        if done:
-            self.note(f"continuing after step {done} of {total}")
-        if self.console.is_terminal:
-            self._bar = Progress(
-                SpinnerColumn(),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("steps"),
-                TextColumn("loss {task.fields[loss]}, {task.fields[rate]} steps/s"),
-                TimeRemainingColumn(),
-                TextColumn("left"),
-                console=self.console,
-            )
-            self._bar.start()
-            self._task = self._bar.add_task("", total=total, completed=done, loss="-", rate="-")
-
-    def step(self, step: int, loss: float) -> None:
-        """Move the bar, or print a line now and then."""
-        now = time.monotonic()
-        rate = (step - self._begun_with) / max(now - self._started, 1e-9)
-        if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=step, loss=f"{loss:.4f}", rate=f"{rate:.2f}")
-        elif now - self._printed >= LINE_EVERY_S:
-            self._printed = now
-            left = (self._total - step) / rate
-            self.note(
-                f"step {step} of {self._total}, loss {loss:.4f}, {rate:.2f} steps/s, "
-                f"{left:.0f} s left"
-            )
-
-    def end(self) -> None:
-        """Take the bar away."""
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None

@@ -43,7 +43,7 @@ class Data(Protocol):
 
 
 class Listener(Protocol):
-    """Told what happens; see ``tilemap.cli.train`` for one that prints."""
+    """Told what happens; see ``tilemap.cli.progress`` for one that prints."""
 
     def note(self, text: str) -> None:
         """A line for the person who waits."""
