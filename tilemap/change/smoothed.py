@@ -1,0 +1,23 @@
+"""What a method of change says of each pixel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True, slots=True)
+class Smoothed:
+    """Class of every date and how sure a change is, for N pixels.
+
+    Args:
+        labels: class index, uint8 (date, pixel); 255 where the method says nothing.
+        p_change: that the class changed at least once, 0..1, float32 or float64 (pixel,).
+        p_step: that it changed between a date and the next, 0..1, (date - 1, pixel).
+    """
+
+    labels: npt.NDArray[np.uint8]
+    p_change: npt.NDArray[np.floating]
+    p_step: npt.NDArray[np.floating]
