@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from tilemap.worker import Receipt
-
 
 class Progress(Protocol):
     """Told what happens; see ``tilemap.cli.progress`` for one that prints."""
@@ -16,7 +14,7 @@ class Progress(Protocol):
     def begin(self, total: int, done: int, pixels: int) -> None:
         """``total`` tasks stand, ``done`` of them from before; ``pixels`` of the scene."""
 
-    def advance(self, receipt: Receipt, pixels: int) -> None:
+    def advance(self, receipt: object, pixels: int) -> None:
         """A task ended; ``pixels`` of the scene are newly mapped."""
 
     def end(self) -> None:
@@ -32,7 +30,7 @@ class Silent:
     def begin(self, total: int, done: int, pixels: int) -> None:
         """Nothing."""
 
-    def advance(self, receipt: Receipt, pixels: int) -> None:
+    def advance(self, receipt: object, pixels: int) -> None:
         """Nothing."""
 
     def end(self) -> None:

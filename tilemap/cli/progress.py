@@ -16,8 +16,6 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from tilemap.worker import Receipt
-
 LINE_EVERY_S = 10.0
 
 
@@ -94,7 +92,7 @@ class ConsoleProgress(ConsoleBar):
             self.note(f"continuing: {done} of {total} tasks were done before")
         self.begin_bar(total, done, rate="0.00")
 
-    def advance(self, receipt: Receipt, pixels: int) -> None:
+    def advance(self, receipt: object, pixels: int) -> None:
         """Move the bar by one task."""
         self._done += 1
         self._mapped += pixels
