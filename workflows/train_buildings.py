@@ -22,7 +22,11 @@ from tilemap.training.train import TrainResult
 
 CONFIGS = [
     Path(__file__).with_name("configs") / name
-    for name in ("kampala_buildings_unet.toml", "kampala_buildings_deeplab.toml")
+    for name in (
+        "kampala_buildings_unet.toml",
+        "kampala_buildings_deeplab.toml",
+        "kampala_buildings_pretrained.toml",
+    )
 ]
 OUT = Path("buildings")
 THREADS = None  # of the CPU; None for one per core

@@ -20,7 +20,9 @@ from tilemap.training.split import Part
 
 WORKFLOWS = Path(__file__).parents[2] / "workflows"
 CONFIGS = sorted(
-    path for path in (WORKFLOWS / "configs").glob("*.toml") if path.stem != "default_model"
+    path
+    for path in (WORKFLOWS / "configs").glob("*.toml")
+    if path.stem not in ("default_model", "pucallpa_weak")
 )
 """Of labels; that of the default model has scenes which its own script makes."""
 
