@@ -1,0 +1,169 @@
+"""Many tasks of one kind with a bounded number in flight: retries, and what failed every time."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import uuid4
+
+from distributed import Client, Future, as_completed
+from distributed.scheduler import KilledWorker
+
+from tilemap.cluster import thread_count
+from tilemap.errors import StoreError, TilemapError, UnavailableError
+
+Key = tuple[int, ...]
+IN_FLIGHT_PER_THREAD = 2
+RETRIES = 2
+GIVE_UP_AFTER = 3
+"""Failed tasks after which a batch without one good task stops."""
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What a task leaves with the scheduler: less than 1 kB.
+
+    Args:
+        stage: what was done.
+        key: to what: (row, col) of a tile, or (date, row, col).
+        process: number of the process.
+        peak_bytes: its largest resident memory so far.
+        seconds: spent.
+        value: a few numbers, if the stage has any to tell.
+    """
+
+    stage: str
+    key: Key
+    process: int
+    peak_bytes: int
+    seconds: float
+    value: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A task that failed every time."""
+
+    stage: str
+    key: Key
+    error: str
+
+
+@dataclass
+class Batch:
+    """What became of the tasks of a run, all stages together."""
+
+    receipts: int = 0
+    retried: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+    peak_bytes: int = 0
+    failed: list[Failed] = field(default_factory=list)
+
+    def run(
+        self,
+        client: Client,
+        task: Callable[..., Receipt],
+        stage: str,
+        keys: Iterable[Key],
+        advance: Callable[[Receipt], None],
+    ) -> list[Receipt]:
+        """Run ``task(stage, key)`` for every key.
+
+        Returns:
+            The receipts, in the order of their keys.
+
+        Raises:
+            UnavailableError: if the connection to the scheduler is lost.
+            TilemapError: if the disk is full, or nothing at all succeeds.
+        """
+        return _Run(self, client, task, stage, list(keys), advance).run()
+
+    def add(self, receipt: Receipt) -> None:
+        """Count one receipt."""
+        self.receipts += 1
+        self.seconds[receipt.stage] = self.seconds.get(receipt.stage, 0.0) + receipt.seconds
+        self.peak_bytes = max(self.peak_bytes, receipt.peak_bytes)
+
+
+class _Run:
+    def __init__(
+        self,
+        batch: Batch,
+        client: Client,
+        task: Callable[..., Receipt],
+        stage: str,
+        keys: list[Key],
+        advance: Callable[[Receipt], None],
+    ) -> None:
+        self._batch, self._client, self._task = batch, client, task
+        self._stage, self._keys, self._advance = stage, keys, advance
+        self._waiting = deque(keys)
+        self._attempts: dict[Key, int] = {}
+        self._suspects: deque[Key] = deque()
+        self._alone: set[Key] = set()
+        self._running: dict[Future[Any], Key] = {}
+        self._done: dict[Key, Receipt] = {}
+        self._name = uuid4().hex[:12]
+
+    def run(self) -> list[Receipt]:
+        completed = as_completed(raise_errors=False)
+        self._fill(completed)
+        try:
+            for future in completed:
+                key = self._running.pop(future)
+                if future.status == "lost":  # its worker died with the receipt
+                    self._waiting.appendleft(key)
+                elif future.status == "finished":
+                    receipt = future.result()
+                    self._done[key] = receipt
+                    self._batch.add(receipt)
+                    self._advance(receipt)
+                elif future.status == "error":
+                    self._failed(key, future.exception())
+                else:
+                    raise UnavailableError(
+                        "the Dask scheduler must stay until the run ends, the connection to it "
+                        "was lost; the same command continues"
+                    )
+                self._fill(completed)
+        finally:
+            self._client.cancel(list(self._running))
+        return [self._done[key] for key in self._keys if key in self._done]
+
+    def _fill(self, completed: as_completed) -> None:
+        limit = IN_FLIGHT_PER_THREAD * thread_count(self._client)
+        while self._waiting and len(self._running) < limit:
+            self._submit(self._waiting.popleft(), completed)
+        if self._suspects and not self._running:
+            key = self._suspects.popleft()
+            self._alone.add(key)
+            self._submit(key, completed)
+
+    def _submit(self, key: Key, completed: as_completed) -> None:
+        attempt = self._attempts[key] = self._attempts.get(key, 0) + 1
+        name = "-".join(map(str, (self._stage, *key, attempt, self._name)))
+        future = self._client.submit(self._task, self._stage, key, key=name, pure=False)
+        self._running[future] = key
+        completed.add(future)
+
+    def _failed(self, key: Key, error: BaseException) -> None:
+        if isinstance(error, StoreError) and "No space" in str(error):
+            raise error
+        killed = isinstance(error, KilledWorker)
+        if killed and key not in self._alone:
+            self._suspects.append(key)  # or another task on that worker did it
+            return
+        if self._attempts[key] <= RETRIES and not killed:
+            self._batch.retried += 1
+            self._waiting.append(key) if self._done else self._waiting.appendleft(key)
+            return
+        text = "its worker died each time it was tried" if killed else str(error)
+        failed = Failed(self._stage, key, text)
+        self._batch.failed.append(failed)
+        lost = sum(f.stage == self._stage for f in self._batch.failed)
+        if not self._done and lost >= min(GIVE_UP_AFTER, len(self._keys)):
+            if isinstance(error, TilemapError):
+                raise error
+            raise TilemapError(f"nothing could be done; the first failed with: {text}") from error
