@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+
+MethodName = Literal["hmm", "pcc", "cvaps"]
+METHODS: tuple[MethodName, ...] = ("hmm", "pcc", "cvaps")
 
 
 @dataclass(frozen=True, slots=True)
