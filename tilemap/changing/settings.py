@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from tilemap.change.smoothed import METHODS, MethodName
 from tilemap.cluster import ClusterSettings
 from tilemap.errors import UsageError
-from tilemap.stages.change import METHODS, MethodName
 
 CORE = 512
 RATE = 0.01

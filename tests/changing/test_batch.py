@@ -1,0 +1,82 @@
+"""Tasks in flight: every key once, retries, what fails every time, what ends a run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from distributed import Client, LocalCluster
+
+from tilemap.changing.batch import Batch, Key, Receipt
+from tilemap.errors import StoreError, TilemapError
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Client]:
+    """Threads of this process: what is tested is the order of things."""
+    with (
+        LocalCluster(
+            n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+class Flaky:
+    """A task that fails for some keys, a given number of times each."""
+
+    def __init__(self, folder: Path, fails: dict[Key, int], text: str = "no luck") -> None:
+        self.folder, self.fails, self.text = folder, fails, text
+
+    def __call__(self, stage: str, key: Key) -> Receipt:
+        """Count the tries of a key in a file."""
+        counter = self.folder / "-".join(map(str, key))
+        tries = int(counter.read_text()) if counter.exists() else 0
+        counter.write_text(str(tries + 1))
+        if tries < self.fails.get(key, 0):
+            raise StoreError(self.text)
+        return Receipt(stage, key, os.getpid(), 5, 0.5, (float(sum(key)),))
+
+
+KEYS: list[Key] = [(date, row, 3) for date in range(3) for row in range(4)]
+
+
+def test_every_key_once_in_order(client: Client, tmp_path: Path) -> None:
+    """Receipts come back in the order of their keys, whatever order they ended in."""
+    batch, seen = Batch(), []
+    receipts = batch.run(client, Flaky(tmp_path, {}), "gather", KEYS, seen.append)
+    assert [r.key for r in receipts] == KEYS
+    assert [r.value for r in receipts] == [(float(sum(key)),) for key in KEYS]
+    assert len(seen) == batch.receipts == 12
+    assert batch.seconds == {"gather": 6.0}
+    assert all((tmp_path / "-".join(map(str, key))).read_text() == "1" for key in KEYS)
+
+
+def test_a_task_is_tried_three_times(client: Client, tmp_path: Path) -> None:
+    """One that fails twice is done; one that always fails is put aside, and the rest is done."""
+    batch = Batch()
+    task = Flaky(tmp_path, {KEYS[2]: 2, KEYS[5]: 99})
+    receipts = batch.run(client, task, "change", KEYS, lambda _: None)
+    assert [r.key for r in receipts] == [key for key in KEYS if key != KEYS[5]]
+    assert [(f.stage, f.key, f.error) for f in batch.failed] == [("change", KEYS[5], "no luck")]
+    assert batch.retried == 4
+    assert (tmp_path / "1-1-3").read_text() == "3"
+
+
+def test_nothing_works(client: Client, tmp_path: Path) -> None:
+    """A run in which nothing succeeds ends soon, with the error of a task."""
+    task = Flaky(tmp_path, dict.fromkeys(KEYS, 99))
+    with pytest.raises(TilemapError, match="no luck"):
+        Batch().run(client, task, "change", KEYS, lambda _: None)
+    assert len(list(tmp_path.iterdir())) < len(KEYS)
+
+
+def test_a_full_disk_ends_it_at_once(client: Client, tmp_path: Path) -> None:
+    """No use in trying on."""
+    task = Flaky(tmp_path, {KEYS[0]: 99}, "No space left on device")
+    with pytest.raises(StoreError, match="No space"):
+        Batch().run(client, task, "change", KEYS, lambda _: None)
+    assert (tmp_path / "0-0-3").read_text() == "1"
