@@ -5,6 +5,7 @@
     OUT/landcover.tif, confidence.tif, entropy.tif, margin.tif, sidecars       the products
     OUT/quicklook.png, report.html                                             to look at
     OUT/run.json                                                               what was run
+    OUT/probabilities.zarr                                                     for tilemap change
     OUT/stores/identity.json, tiles.zarr, predictions.zarr, map.zarr           to resume
 """
 
@@ -32,6 +33,7 @@ OURS = (
 nothing else."""
 REMAINS = ("tiles.zarr", "predictions.zarr", "map.zarr", "cog-", IDENTITY_FILE + ".")
 """How the names in ``stores`` begin while there is no identity: they are being made or removed."""
+PROBABILITIES = "probabilities.zarr"
 _ABSENT = "(absent)"
 
 
@@ -121,6 +123,8 @@ class RunDirectory:
         if not os.access(parent, os.W_OK | os.X_OK):
             raise OutputError(f"cannot create {self.path}: {parent} is not writable")
         entries = sorted(p.name for p in self.path.iterdir()) if self.path.exists() else []
+        if STORES in entries:  # made together with them
+            entries = [name for name in entries if not name.startswith(PROBABILITIES)]
         previous = self.previous()
         if previous is None:
             if entries and not (entries == [STORES] and self._only_remains()):
@@ -184,11 +188,17 @@ class RunDirectory:
     def clear(self) -> None:
         """Remove what a run left here; anything else stays."""
         self.remove_stores()
+        self.remove_probabilities()
         names = {*OURS, *(f"{name}.partial" for name in OURS)}
         ours = [p for p in self.path.iterdir() if p.name in names and not p.is_dir()]
         # The record last: until then it says whose the rest is.
         for entry in sorted(ours, key=lambda path: path == self.run_file):
             entry.unlink()
+
+    def remove_probabilities(self) -> None:
+        """Remove the store of probabilities, finished or not."""
+        for name in (PROBABILITIES, f"{PROBABILITIES}.partial"):
+            shutil.rmtree(self.path / name, ignore_errors=True)
 
     def remove_stores(self) -> None:
         """Remove what only a resumed run needs."""

@@ -177,6 +177,11 @@ def make_plan(
     )
 
 
+def probability_bytes(grid: TileGrid, classes: int) -> int:
+    """Bound of the stores where the probability of every class is kept: before and after stitch."""
+    return 2 * (classes * grid.scene[0] * grid.scene[1] + 4096 * grid.size)
+
+
 def _largest_side(grid: TileGrid) -> int:
     return max(grid.patch_window(next(grid.tiles())).shape)
 

@@ -25,6 +25,7 @@ from tilemap.plan import (
     check_units,
     choose_grid,
     make_plan,
+    probability_bytes,
     quicker_grid,
 )
 from tilemap.stages.survey import ground_pixel_m, survey
@@ -49,6 +50,7 @@ class SegmentSettings:
         keep_stores: keep the stores, patches included, after a run that ended well.
         tta: "none", "flips" or "rotations": what the model sees of each patch.
         uncertainty: measures that become rasters too.
+        probabilities: keep the probability of every class, for ``tilemap change``.
     """
 
     grid: GridSettings = field(default_factory=GridSettings)
@@ -57,6 +59,7 @@ class SegmentSettings:
     keep_stores: bool = True
     tta: str = "none"
     uncertainty: tuple[Uncertainty, ...] = ()
+    probabilities: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +139,9 @@ def prepare(
     plan = make_plan(
         grid, source.scene, ref.card, cost, workers, settings.keep_stores, settings.uncertainty
     )
+    if settings.probabilities:
+        more = probability_bytes(grid, len(ref.card.classes))
+        plan = dataclasses.replace(plan, store_bytes=plan.store_bytes + more)
     found = dataclasses.replace(backend, device=cost.device)
     identity = _identity(source, ref, grid, dataclasses.replace(settings, backend=found))
     return Prepared(source, ref, settings, plan, cost, one, identity, _domain(source, ref))
@@ -176,7 +182,9 @@ def _identity(
     source: SceneSource, ref: Recipe, grid: TileGrid, settings: SegmentSettings
 ) -> Identity:
     scene, card, backend = source.scene, ref.card, settings.backend
+    kept = {"probabilities": True} if settings.probabilities else {}
     return {
+        **kept,
         "format": FORMAT,
         "inputs": source.fingerprint(),
         "scene": {

@@ -27,6 +27,8 @@ from tilemap.stages.stitch import nothing_observed
 from tilemap.stores.maps import MapStore, Seam
 from tilemap.stores.marks import Mark
 from tilemap.stores.predictions import PredictionStore
+from tilemap.stores.probabilities import FILE as PROBABILITIES
+from tilemap.stores.probabilities import ProbabilityStore, StoredClass
 from tilemap.stores.tiles import TileStore
 from tilemap.tasks import Outcome, TaskWindow
 from tilemap.worker import Receipt, RunPlugin, RunSpec, peak_memory
@@ -106,6 +108,7 @@ def execute(
         except BaseException:
             if not existed and done.receipts == 0:
                 directory.remove_stores()
+                directory.remove_probabilities()
             raise
         finally:
             progress.end()
@@ -118,6 +121,10 @@ def _finished(directory: RunDirectory, prepared: Prepared) -> RunResult | None:
     for name, product in record["products"].items():
         path = directory.path / name
         if not path.exists() or registry.file_sha256(path) != product["sha256"]:
+            return None
+    if prepared.settings.probabilities:
+        kept = directory.path / PROBABILITIES
+        if not kept.exists() or not ProbabilityStore(kept).whole():
             return None
     return _result(directory, record, resumed=record["tasks"]["total"])
 
@@ -137,6 +144,7 @@ def _create_stores(directory: RunDirectory, prepared: Prepared) -> None:
     if directory.identity_file.exists():
         return
     directory.remove_stores()
+    directory.remove_probabilities()
     directory.stores.mkdir()
     stores, digest, grid = directory.stores, prepared.digest, prepared.plan.grid
     scene, card = prepared.source.scene, prepared.model.card
@@ -144,14 +152,29 @@ def _create_stores(directory: RunDirectory, prepared: Prepared) -> None:
         if prepared.settings.keep_stores:
             TileStore.create(stores / "tiles.zarr", scene, grid, digest)
         kept = prepared.settings.uncertainty
-        PredictionStore.create(stores / "predictions.zarr", grid, len(card.classes), digest, kept)
+        wanted = prepared.settings.probabilities
+        PredictionStore.create(
+            stores / "predictions.zarr", grid, len(card.classes), digest, kept, wanted
+        )
+        if wanted:
+            kinds = tuple(StoredClass(c.value, c.name, c.color) for c in card.classes)
+            about = {
+                "digest": digest,
+                "model": card.name,
+                "model_sha256": prepared.model.digest,
+                "scene": scene.name,
+                "date": None if scene.date is None else scene.date.isoformat(),
+            }
+            ProbabilityStore.make(directory.path / PROBABILITIES, grid, scene.geobox, kinds, about)
         MapStore.create(stores / "map.zarr", grid, scene.geobox, digest, kept)
         write_json(directory.identity_file, prepared.identity)
     except OSError as error:
         raise StoreError(f"cannot create the stores in {stores}: {error.strerror}") from error
 
 
-def _resume(stores: Path, grid: TileGrid) -> tuple[set[Tile], set[Tile]]:
+def _resume(
+    stores: Path, grid: TileGrid, kept: ProbabilityStore | None
+) -> tuple[set[Tile], set[Tile]]:
     """Tiles that need no segmenting, and tiles that need no stitching any more."""
     predictions, maps = (
         PredictionStore(stores / "predictions.zarr", grid),
@@ -161,7 +184,9 @@ def _resume(stores: Path, grid: TileGrid) -> tuple[set[Tile], set[Tile]]:
     stitched = {
         tile
         for tile in segmented
-        if maps.state(tile) is Mark.DONE and segmented.issuperset(grid.neighbours(tile))
+        if maps.state(tile) is Mark.DONE
+        and (kept is None or kept.has(tile))
+        and segmented.issuperset(grid.neighbours(tile))
     }
     return segmented, stitched
 
@@ -181,10 +206,12 @@ def _execute(
     spec = RunSpec(
         prepared.digest, directory.stores.absolute(), prepared.source, grid, prepared.model,
         backend, keep_tiles, pins(settings.cluster), prepared.plan.worker_bytes,
+        (directory.path / PROBABILITIES).absolute() if settings.probabilities else None,
     )  # fmt: skip
     plugin = RunPlugin(spec)
     client.register_plugin(plugin)
-    segmented, stitched = _resume(directory.stores, grid)
+    kept = None if spec.probabilities is None else ProbabilityStore(spec.probabilities)
+    segmented, stitched = _resume(directory.stores, grid, kept)
     resumed = len(segmented) + len(stitched)
     started = time.perf_counter()
     pixels = sum(grid.core_window(tile).size for tile in segmented)
@@ -201,7 +228,7 @@ def _execute(
     mapped = time.perf_counter() - started
     progress.end()
     progress.note("writing and verifying the products")
-    seam = _complete(directory.stores, grid, outcome)
+    seam = _complete(directory.stores, grid, outcome, kept)
     geobox, card = prepared.source.scene.geobox, prepared.model.card
     profiles = make_profiles(geobox, card, seam, grid.halo, settings.uncertainty)
     products = write_products(client, spec.name, directory.path, profiles)
@@ -231,13 +258,17 @@ def _execute(
     return _result(directory, record, resumed)
 
 
-def _complete(stores: Path, grid: TileGrid, outcome: Outcome) -> Seam:
+def _complete(
+    stores: Path, grid: TileGrid, outcome: Outcome, kept: ProbabilityStore | None
+) -> Seam:
     """Leave no core unwritten, and add up the seams of all."""
     maps = MapStore(stores / "map.zarr", grid)
     for lost in outcome.quarantined:
         if lost.stage == "stitch":
             blank = nothing_observed(grid, lost.tile, maps.uncertainty)
             maps.write(lost.tile, blank.layers, blank.stats, Mark.PROVISIONAL)
+            if kept is not None:
+                kept.write_blank(lost.tile)
     return sum((maps.read_stats(tile).seam for tile in grid.tiles()), Seam())
 
 

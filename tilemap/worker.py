@@ -31,6 +31,7 @@ from tilemap.stages.tile import read_patch
 from tilemap.stores.maps import Layer, MapStore
 from tilemap.stores.marks import Mark
 from tilemap.stores.predictions import PredictionStore
+from tilemap.stores.probabilities import ProbabilityStore
 from tilemap.stores.tiles import TileStore
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ class RunSpec:
         keep_tiles: whether patches go through the tile store.
         pin: give each worker process a core of its own.
         memory_bytes: what was planned for a worker; near it, freed memory is given back.
+        probabilities: store of every class's probability; None if they are not kept.
     """
 
     digest: str
@@ -83,6 +85,7 @@ class RunSpec:
     keep_tiles: bool
     pin: bool
     memory_bytes: int
+    probabilities: Path | None = None
 
     @property
     def name(self) -> str:
@@ -137,6 +140,9 @@ class RunContext:
         self._model_lock = threading.Lock()
         self.predictions = PredictionStore(spec.stores / "predictions.zarr", spec.grid)
         self.maps = MapStore(spec.stores / "map.zarr", spec.grid)
+        self.probabilities = None
+        if spec.probabilities is not None:
+            self.probabilities = ProbabilityStore(spec.probabilities)
         self.tiles = TileStore(spec.stores / "tiles.zarr") if spec.keep_tiles else None
 
     @property
@@ -188,8 +194,9 @@ class RunContext:
         with self._model_lock:
             clock.lap("wait")
             prediction = segment_patch(
-                self.spec.grid, tile, standard, valid, model, self.predictions.uncertainty
-            )
+                self.spec.grid, tile, standard, valid, model, self.predictions.uncertainty,
+                self.probabilities is not None,
+            )  # fmt: skip
         clock.lap("segment")
         self.predictions.write(tile, prediction)
         clock.lap("store")
@@ -197,7 +204,8 @@ class RunContext:
 
     def stitch(self, tile: Tile, missing: frozenset[Tile]) -> dict[str, float]:
         """Stitch one core; a finished one is left alone, a provisional one is made anew."""
-        if not missing and self.maps.state(tile) is Mark.DONE:
+        kept = self.probabilities
+        if not missing and self.maps.state(tile) is Mark.DONE and (kept is None or kept.has(tile)):
             return {}
         wanted = Mark.PROVISIONAL if missing else Mark.DONE
         clock = _Clock()
@@ -206,6 +214,9 @@ class RunContext:
         except DamagedError as error:
             self.predictions.marks.set(Tile(*error.tile), Mark.MISSING)
             raise
+        if kept is not None:
+            assert core.quantised is not None
+            kept.write(tile, core.quantised, wanted)
         self.maps.write(tile, core.layers, core.stats, wanted)
         clock.lap("stitch")
         return clock.laps

@@ -11,6 +11,7 @@ import rasterio
 
 from tilemap import api
 from tilemap.api import demo_scene, segment
+from tilemap.geometry import Window
 from tilemap.models import registry
 from tilemap.models.card import BandStatistics
 from tilemap.models.recipe import Recipe
@@ -18,6 +19,7 @@ from tilemap.run import RunResult, execute
 from tilemap.stages.segment import classify, measure_uncertainty
 from tilemap.stores.marks import Mark
 from tilemap.stores.predictions import PredictionStore
+from tilemap.stores.probabilities import ProbabilityStore, quantise
 from tilemap.testing import write_geotiff
 
 pytest.importorskip("onnxruntime")
@@ -66,7 +68,7 @@ def other(folder: Path) -> Path:
 def _options(other: Path) -> dict[str, object]:
     return {
         "model": [MODEL, other], "tta": "flips", "uncertainty": ("margin", "entropy"),
-        "core": 64, "halo": 32, "blend": 8,
+        "core": 64, "halo": 32, "blend": 8, "probabilities": True,
     }  # fmt: skip
 
 
@@ -83,7 +85,10 @@ def _read(path: Path) -> np.ndarray:
 
 
 def _bytes(out: Path) -> dict[str, bytes]:
-    return {name: (out / name).read_bytes() for name in PRODUCTS}
+    chunks = sorted((out / "probabilities.zarr" / "probability" / "c").rglob("*"))
+    kept = {str(c.relative_to(out)): c.read_bytes() for c in chunks if c.is_file()}
+    assert len(kept) == 3 * 3
+    return {**kept, **{name: (out / name).read_bytes() for name in PRODUCTS}}
 
 
 def test_every_raster_is_that_of_one_forward_of_the_whole_scene(
@@ -101,11 +106,15 @@ def test_every_raster_is_that_of_one_forward_of_the_whole_scene(
         half = np.ascontiguousarray(half[:, pad : pad + rows, pad : pad + cols])
         label, percent = classify(half)
         entropy, margin = (measure_uncertainty(half, n) for n in ("entropy", "margin"))  # type: ignore[arg-type]
-        maps.append((label, percent, entropy, margin))
+        maps.append((label, percent, entropy, margin, quantise(half)))
     paths = (mapped.landcover, mapped.confidence, *mapped.uncertainty.values())
     assert [path.name for path in paths] == list(PRODUCTS)
-    for path, want in zip(paths, maps[0], strict=True):
+    for path, want in zip(paths, maps[0][:4], strict=True):
         np.testing.assert_array_equal(_read(path), want)
+    store = ProbabilityStore(mapped.directory / "probabilities.zarr")
+    np.testing.assert_array_equal(store.read_window(Window(0, 0, rows, cols)), maps[0][4])
+    assert store.whole()
+    assert [kind.name for kind in store.kinds] == [c.name for c in both[0].card.classes]
     for less in maps[1:]:
         assert (less[1] != maps[0][1]).any()
     assert mapped.record["seam"]["differ"] == 0
@@ -141,6 +150,8 @@ def test_plan_was_a_bound_and_tells_of_the_forwards(
 
     prepared = api.plan(scene, workers=2, **_options(other))  # type: ignore[arg-type]
     stores = sum(f.stat().st_size for f in (mapped.directory / "stores").rglob("*") if f.is_file())
+    kept = mapped.directory / "probabilities.zarr"
+    stores += sum(f.stat().st_size for f in kept.rglob("*") if f.is_file())
     assert stores <= prepared.plan.store_bytes
     (cost,) = [line for line in describe(prepared) if line.startswith("cost ")]
     assert cost.startswith("cost     8 forwards for each patch (2 models x 4 flips): ")

@@ -101,6 +101,12 @@ UncertaintyOption = Annotated[
         help="Rasters to write besides: entropy, margin, or both with a comma between.",
     ),
 ]
+Probabilities = Annotated[
+    bool,
+    typer.Option(
+        "--probabilities", help="Keep the probability of every class, for `tilemap change`."
+    ),
+]
 Scheduler = Annotated[
     str | None,
     typer.Option(
@@ -162,6 +168,7 @@ def plan(
     engine: Engine = "auto",
     tta: Tta = "none",
     uncertainty: UncertaintyOption = None,
+    probabilities: Probabilities = False,
     scheduler: Scheduler = None,
     workers: Workers = None,
     memory_limit: MemoryLimit = None,
@@ -194,6 +201,7 @@ def segment(
     engine: Engine = "auto",
     tta: Tta = "none",
     uncertainty: UncertaintyOption = None,
+    probabilities: Probabilities = False,
     scheduler: Scheduler = None,
     workers: Workers = None,
     memory_limit: MemoryLimit = None,

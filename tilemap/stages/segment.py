@@ -15,6 +15,7 @@ from tilemap.models.card import ModelCard
 from tilemap.models.protocol import FloatArray, Model
 from tilemap.scene import Scene
 from tilemap.stores.predictions import Prediction, Uncertainty, frame_windows
+from tilemap.stores.probabilities import quantise
 
 NODATA = 255
 _ONE = int(np.float16(1.0).view(np.uint16))
@@ -150,6 +151,7 @@ def segment_patch(
     valid: BoolArray,
     model: Model,
     uncertainty: Sequence[Uncertainty] = (),
+    probabilities: bool = False,
 ) -> Prediction:
     """Run the model on one patch and keep what the stitch needs.
 
@@ -157,6 +159,7 @@ def segment_patch(
         image: standardised patch, float32 (band, y, x).
         valid: (y, x) of the patch.
         uncertainty: measures that are to be kept.
+        probabilities: keep those of the core too.
 
     Returns:
         Labels and confidence of the core, 255 where not observed; probabilities of the frame.
@@ -174,8 +177,12 @@ def segment_patch(
     hidden = ~valid[core.within(patch)]
     for layer in (label, confidence, *measured.values()):
         layer[hidden] = NODATA
+    quantised = None
+    if probabilities:
+        quantised = quantise(inner)
+        quantised[:, hidden] = NODATA
     frame = {
         side: np.ascontiguousarray(half[:, *window.within(outer)])
         for side, window in frame_windows(grid, tile).items()
     }
-    return Prediction(label, confidence, frame, measured)
+    return Prediction(label, confidence, frame, measured, quantised)

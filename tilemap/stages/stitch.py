@@ -13,6 +13,7 @@ from tilemap.geometry import Tile, TileGrid, Window
 from tilemap.stages.segment import NODATA, classify, measure_uncertainty
 from tilemap.stores.maps import CoreStats, Layer, Seam
 from tilemap.stores.predictions import HalfArray, PredictionStore, Side, Uncertainty, frame_windows
+from tilemap.stores.probabilities import quantise
 
 ByteArray = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float32]
@@ -28,12 +29,14 @@ class StitchedCore:
         confidence: percent, 255 = not observed, uint8 (y, x).
         stats: figures of this core.
         uncertainty: percent by measure, 255 = not observed, uint8 (y, x).
+        quantised: probabilities, where they are kept, uint8 (class, y, x).
     """
 
     landcover: ByteArray
     confidence: ByteArray
     stats: CoreStats
     uncertainty: dict[Uncertainty, ByteArray] = field(default_factory=dict)
+    quantised: ByteArray | None = None
 
     @property
     def layers(self) -> dict[Layer, ByteArray]:
@@ -140,6 +143,7 @@ def stitch_core(
     frames: Frames,
     values: tuple[int, ...],
     uncertainty: Mapping[Uncertainty, ByteArray] | None = None,
+    quantised: ByteArray | None = None,
 ) -> StitchedCore:
     """Blend every frame that reaches into one core.
 
@@ -149,6 +153,7 @@ def stitch_core(
         frames: the bands of ``needed_bands``, by tile.
         values: map value of each class index.
         uncertainty: the tile's own measures, uint8 (y, x) each.
+        quantised: the tile's own probabilities, where they are kept, uint8 (class, y, x).
 
     Returns:
         The final core.
@@ -158,6 +163,7 @@ def stitch_core(
     """
     label, confidence = core[0].copy(), core[1].copy()
     measured = {name: own.copy() for name, own in (uncertainty or {}).items()}
+    whole = None if quantised is None else quantised.copy()
     observed = label != NODATA
     window = grid.core_window(tile)
     for strip in strips(grid, tile).values():
@@ -168,8 +174,12 @@ def stitch_core(
         label[inside], confidence[inside] = classify(blended)
         for name, layer in measured.items():
             layer[inside] = measure_uncertainty(blended, name)
+        if whole is not None:
+            whole[:, *inside] = quantise(blended)
     for layer in (label, confidence, *measured.values()):
         layer[~observed] = NODATA
+    if whole is not None:
+        whole[:, ~observed] = NODATA
     lookup = np.full(256, NODATA, dtype=np.uint8)
     lookup[: len(values)] = values
     landcover = lookup[label]
@@ -178,18 +188,23 @@ def stitch_core(
         np.bincount(confidence.ravel(), minlength=256),
         _seam(grid, tile, frames, observed),
     )
-    return StitchedCore(landcover, confidence, stats, measured)
+    return StitchedCore(landcover, confidence, stats, measured, whole)
 
 
 def nothing_observed(
-    grid: TileGrid, tile: Tile, uncertainty: Sequence[Uncertainty] = ()
+    grid: TileGrid, tile: Tile, uncertainty: Sequence[Uncertainty] = (), classes: int = 0
 ) -> StitchedCore:
-    """The core of a quarantined tile: all nodata."""
+    """The core of a quarantined tile: all nodata.
+
+    Args:
+        classes: how many probabilities are kept of each pixel, 0 for none.
+    """
     blank = np.full(grid.core_window(tile).shape, NODATA, dtype=np.uint8)
     counts = np.zeros(256, dtype=np.int64)
     counts[NODATA] = blank.size
     measured = dict.fromkeys(uncertainty, blank)
-    return StitchedCore(blank, blank, CoreStats(counts, counts, Seam()), measured)
+    quantised = np.full((classes, *blank.shape), NODATA, np.uint8) if classes else None
+    return StitchedCore(blank, blank, CoreStats(counts, counts, Seam()), measured, quantised)
 
 
 def stitch_tile(
@@ -208,13 +223,15 @@ def stitch_tile(
         DamagedError: if a prediction that is not ``missing`` is not there or is damaged.
     """
     if tile in missing:
-        return nothing_observed(grid, tile, store.uncertainty)
+        classes = len(values) if store.keeps_probabilities else 0
+        return nothing_observed(grid, tile, store.uncertainty, classes)
     frames: dict[Tile, dict[Side, HalfArray]] = {}
     for neighbour, side in needed_bands(grid, tile):
         if neighbour not in missing:
             frames.setdefault(neighbour, {})[side] = store.read_band(neighbour, side)
     own, measured = store.read_core(tile), store.read_uncertainty(tile)
-    return stitch_core(grid, tile, own, frames, values, measured)
+    quantised = store.read_quantised(tile)
+    return stitch_core(grid, tile, own, frames, values, measured, quantised)
 
 
 __all__ = [

@@ -48,6 +48,7 @@ UNCERTAINTIES: tuple[Uncertainty, ...] = ("entropy", "margin")
 """What may be kept besides the confidence."""
 MEASURES = "tilemap:uncertainty"
 """Attribute of a store that lists which of them it keeps."""
+QUANTISED = "quantised"
 HalfArray = npt.NDArray[np.float16]
 ByteArray = npt.NDArray[np.uint8]
 
@@ -86,12 +87,14 @@ class Prediction:
         confidence: percent of the chosen class, 255 where not observed, uint8 (y, x) of the core.
         frame: probability, float16 (class, y, x) of each window of ``frame_windows``.
         uncertainty: percent by measure, 255 where not observed, uint8 (y, x) of the core.
+        quantised: probabilities of the core, uint8 (class, y, x), where they are kept.
     """
 
     label: ByteArray
     confidence: ByteArray
     frame: dict[Side, HalfArray]
     uncertainty: dict[Uncertainty, ByteArray] = field(default_factory=dict)
+    quantised: ByteArray | None = None
 
 
 class PredictionStore:
@@ -105,6 +108,7 @@ class PredictionStore:
         self.grid = grid
         self._label, self._confidence = array_of(group, "label"), array_of(group, "confidence")
         self._uncertainty = {n: array_of(group, n) for n in kept_measures(group)}
+        self._quantised = array_of(group, QUANTISED) if QUANTISED in group else None
         self._bands: dict[Side, Any] = {}
         if grid.blend:
             self._bands = {side: array_of(group, side) for side in SIDES}
@@ -118,12 +122,18 @@ class PredictionStore:
         classes: int,
         digest: str,
         uncertainty: Sequence[Uncertainty] = (),
+        probabilities: bool = False,
     ) -> PredictionStore:
         """A new store without predictions."""
         attributes = {"tilemap:digest": digest, "tilemap:grid": asdict(grid)}
         group = create_group(path, {**attributes, MEASURES: list(uncertainty)})
         for name in ("label", "confidence", *uncertainty):
             add_array(group, name, grid.scene, (grid.core, grid.core), np.uint8, ("y", "x"))
+        if probabilities:
+            add_array(
+                group, QUANTISED, (classes, *grid.scene), (classes, grid.core, grid.core),
+                np.uint8, ("class", "y", "x"),
+            )  # fmt: skip
         for side in SIDES if grid.blend else ():
             long, wide = grid.core + 2 * grid.blend, 2 * grid.blend
             shape = (classes, wide, long) if side in ("top", "bottom") else (classes, long, wide)
@@ -140,6 +150,11 @@ class PredictionStore:
         """Measures this store keeps."""
         return tuple(self._uncertainty)
 
+    @property
+    def keeps_probabilities(self) -> bool:
+        """Whether the probabilities of every pixel are kept, not of the frames alone."""
+        return self._quantised is not None
+
     def write(self, tile: Tile, prediction: Prediction) -> None:
         """Write one prediction, flush it, mark it done."""
         written: list[tuple[Any, Index]] = []
@@ -150,6 +165,10 @@ class PredictionStore:
         ):
             write_chunk(array, tile, value)
             written.append((array, tile))
+        if self._quantised is not None:
+            assert prediction.quantised is not None
+            write_chunk(self._quantised, (0, *tile), prediction.quantised)
+            written.append((self._quantised, (0, *tile)))
         for side, array in self._bands.items():
             band = prediction.frame[side]
             if band.size == 0:
@@ -181,6 +200,17 @@ class PredictionStore:
         with _whose(tile):
             return {name: read_chunk(array, tile) for name, array in self._uncertainty.items()}
 
+    def read_quantised(self, tile: Tile) -> ByteArray | None:
+        """Quantised probability of one core, uint8 (class, y, x); None if they are not kept.
+
+        Raises:
+            DamagedError: if it was never written or is damaged.
+        """
+        if self._quantised is None:
+            return None
+        with _whose(tile):
+            return read_chunk(self._quantised, (0, *tile))
+
     def read_band(self, tile: Tile, side: Side) -> HalfArray:
         """One band of a tile's frame, float16 (class, y, x), cut to its window.
 
@@ -201,6 +231,7 @@ class PredictionStore:
             has_chunk(self._label, tile)
             and has_chunk(self._confidence, tile)
             and all(has_chunk(array, tile) for array in self._uncertainty.values())
+            and (self._quantised is None or has_chunk(self._quantised, (0, *tile)))
             and all(
                 has_chunk(array, (*tile, 0, 0, 0))
                 for side, array in self._bands.items()

@@ -1,0 +1,119 @@
+"""One date of a series: its probabilities by core, on the grid of the series."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from odc.geo.geobox import GeoBox
+
+from tilemap.errors import DamagedError, StoreError
+from tilemap.geometry import Tile, TileGrid, Window
+from tilemap.stores import georeference as geo
+from tilemap.stores.chunks import (
+    add_array,
+    array_of,
+    create_group,
+    finish_group,
+    has_chunk,
+    open_group,
+    read_chunk,
+    sync_chunk,
+    write_chunk,
+)
+from tilemap.stores.marks import Mark, Marks
+
+NAME, NODATA = "probability", 255
+ByteArray = npt.NDArray[np.uint8]
+
+
+class DateStore:
+    """Array ``probability`` uint8 (class, y, x), one chunk per core; ``done``.
+
+    Stored is ``rint(p * 254)``; 255 in every class where the date was not observed.
+    """
+
+    def __init__(self, path: Path, grid: TileGrid) -> None:
+        group = open_group(path)
+        self.grid = grid
+        self._array = array_of(group, NAME)
+        self.marks = Marks(group)
+
+    @classmethod
+    def create(
+        cls, path: Path, grid: TileGrid, geobox: GeoBox, classes: int, digest: str
+    ) -> DateStore:
+        """A new store without cores."""
+        attributes = {
+            "Conventions": "CF-1.11",
+            "tilemap:digest": digest,
+            "tilemap:grid": asdict(grid),
+            **geo.geobox_attributes(geobox),
+        }
+        group = create_group(path, attributes)
+        add_array(
+            group, NAME, (classes, *grid.scene), (classes, grid.core, grid.core), np.uint8,
+            ("class", "y", "x"), {"grid_mapping": geo.GRID_MAPPING, "scale_factor": 1 / 254},
+        )  # fmt: skip
+        geo.add_grid_mapping(group, geobox)
+        geo.add_map_coordinates(group, geobox)
+        Marks.create(group, grid.shape)
+        finish_group(path)
+        return cls(path, grid)
+
+    @property
+    def classes(self) -> int:
+        """How many there are."""
+        return int(self._array.shape[0])
+
+    def write(self, tile: Tile, quantised: ByteArray, mark: Mark = Mark.DONE) -> None:
+        """Write one core, uint8 (class, y, x), flush it, mark it.
+
+        Raises:
+            StoreError: if it cannot be written.
+        """
+        write_chunk(self._array, (0, *tile), quantised)
+        sync_chunk(self._array, (0, *tile))
+        self.marks.set(tile, mark)
+
+    def write_blank(self, tile: Tile) -> None:
+        """A core that was not observed, because it could not be read; to be tried again."""
+        shape = self.grid.core_window(tile).shape
+        self.write(tile, np.full((self.classes, *shape), NODATA, np.uint8), Mark.PROVISIONAL)
+
+    def has(self, tile: Tile) -> bool:
+        """Whether a core is marked done and its chunk exists."""
+        return self.marks.get(tile) is Mark.DONE and self.has_chunk(tile)
+
+    def has_chunk(self, tile: Tile) -> bool:
+        """Whether the chunk of a core exists."""
+        return has_chunk(self._array, (0, *tile))
+
+    def read_window(self, window: Window) -> ByteArray:
+        """Quantised probability, uint8 (class, y, x); 255 beyond the edge of the map.
+
+        Raises:
+            DamagedError: if a core it needs was never written or is damaged.
+        """
+        out = np.full((self.classes, *window.shape), NODATA, dtype=np.uint8)
+        inside = window.intersect(self.grid.scene_window)
+        if not inside.size:
+            return out
+        core = self.grid.core
+        for row in range(inside.top // core, -(-inside.bottom // core)):
+            for col in range(inside.left // core, -(-inside.right // core)):
+                owned = self.grid.core_window((row, col))
+                part = owned.intersect(inside)
+                if part.size:
+                    chunk = self._read(Tile(row, col))
+                    out[:, *part.within(window)] = chunk[:, *part.within(owned)]
+        return out
+
+    def _read(self, tile: Tile) -> ByteArray:
+        try:
+            return read_chunk(self._array, (0, *tile))
+        except StoreError as error:
+            self.marks.set(tile, Mark.MISSING)
+            raise DamagedError(str(error), tile) from error
