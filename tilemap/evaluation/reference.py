@@ -15,7 +15,7 @@ from odc.geo.geobox import GeoBox
 from tilemap.errors import SceneError, SceneMismatchError
 from tilemap.evaluation.classes import UNKNOWN, Lookup, Matching, written
 from tilemap.evaluation.metrics import IGNORE
-from tilemap.evaluation.placing import Placing
+from tilemap.stores.placing import Placing
 from tilemap.geometry import Window
 from tilemap.stores.grids import apply, footprint, moved, whole
 from tilemap.stores.mosaic import Handles

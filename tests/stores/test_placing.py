@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 
-from tilemap.evaluation.placing import BENT, Placing
+from tilemap.stores.placing import BENT, Placing
 from tilemap.geometry import Window
 
 UTM = GeoBox((77, 101), Affine(30, 0, 440_000, 0, -30, 4_160_000), "EPSG:32618")

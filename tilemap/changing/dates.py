@@ -1,0 +1,220 @@
+"""One date of a series: the directory of a run, and the day it is of."""
+
+from __future__ import annotations
+
+import datetime
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from odc.geo.geobox import GeoBox
+
+from tilemap.directory import RUN_FILE, STORES, read_json
+from tilemap.errors import SceneError, SceneMismatchError, UsageError
+from tilemap.models.card import ClassInfo
+from tilemap.scene import SceneRequest
+from tilemap.stages.gather import GatherReader
+from tilemap.stores.inputs import find_inputs
+from tilemap.stores.masks import Rule
+from tilemap.stores.probabilities import FILE, ProbabilityStore
+from tilemap.stores.rasters import describe
+from tilemap.stores.sensors import date_of_file
+
+_YEAR = re.compile(r"(?<!\d)(18|19|20|21)\d\d(?!\d)")
+MIDDLE = (7, 1)
+"""Month and day of a date of which only the year is known."""
+
+
+@dataclass(frozen=True)
+class DateInput:
+    """A finished run as one date of a series.
+
+    Args:
+        path: its directory.
+        day: when the scene was observed.
+        geobox: grid of its map.
+        classes: of its map, in the order of its probabilities.
+        model_sha256: of the model that made it.
+        digest: of everything that decided its map.
+        hard: labels only, no probabilities.
+        notes: for people.
+    """
+
+    path: Path
+    day: datetime.date
+    geobox: GeoBox
+    classes: tuple[ClassInfo, ...]
+    model_sha256: str
+    digest: str
+    hard: bool
+    notes: tuple[str, ...] = ()
+
+
+def is_run(path: str | Path) -> bool:
+    """Whether a path is a directory that a run left or has begun in."""
+    place = Path(path)
+    return (place / RUN_FILE).is_file() or (place / STORES).is_dir()
+
+
+def open_date(path: str | Path, day: str | None = None) -> DateInput:
+    """Open the directory of a run as one date.
+
+    Args:
+        path: what ``tilemap segment`` left.
+        day: ISO day; default that of its scene, else of the names.
+
+    Raises:
+        SceneError: if it is not finished, or its day is not known.
+        UsageError: if ``day`` is none.
+    """
+    place = Path(path)
+    record = read_json(place / RUN_FILE)
+    if not isinstance(record, dict) or record.get("identity", {}).get("model") is None:
+        raise SceneError(
+            f"{path} must be a finished run of `tilemap segment`; it is not, run it again first"
+        )
+    identity: dict[str, Any] = record["identity"]
+    notes = []
+    if record["status"] != "ok":
+        notes.append(f"{path} is partial: tiles that it lacks count as not observed")
+    store = place / FILE
+    hard = not store.exists()
+    if hard:
+        notes.append(
+            f"{path} has labels only, which count as certain; run it again with --probabilities"
+        )
+        geobox = describe(str(place / "landcover.tif")).geobox
+    else:
+        kept = ProbabilityStore(store)
+        if kept.digest != record["digest"]:
+            raise SceneError(f"{store} must be of the run beside it, it is of another one")
+        geobox = kept.geobox
+    found = _day(place, record, day, notes)
+    model: dict[str, Any] = identity["model"]
+    return DateInput(
+        path=place,
+        day=found,
+        geobox=geobox,
+        classes=tuple(ClassInfo(**kind) for kind in model["classes"]),
+        model_sha256=str(model["sha256"]),
+        digest=str(record["digest"]),
+        hard=hard,
+        notes=tuple(notes),
+    )
+
+
+def _day(place: Path, record: dict[str, Any], said: str | None, notes: list[str]) -> datetime.date:
+    if said is not None:
+        return parse_day(said)
+    known = record["scene"].get("date")
+    if known is not None:
+        return datetime.datetime.fromisoformat(known).date()
+    names = [str(record["scene"].get("name")), place.name]
+    for name in names:
+        found = day_of_name(name)
+        if found is not None:
+            if found[1]:
+                notes.append(f"{place}: {found[1]}")
+            return found[0]
+    raise SceneError(
+        f"the day of {place} must be known, neither the run nor the names {', '.join(names)} tell; "
+        "give the days of all inputs with --dates"
+    )
+
+
+def day_of(text: str, said: str | None, request: SceneRequest) -> tuple[datetime.date, str | None]:
+    """The day of a scene that is not segmented yet, and a note if it had to be guessed.
+
+    Raises:
+        SceneError: if it is not known.
+    """
+    if said is not None:
+        return parse_day(said), None
+    inputs = find_inputs(request)
+    if inputs.date is not None:
+        return inputs.date.date(), None
+    found = day_of_name(inputs.name)
+    if found is None:
+        raise SceneError(
+            f"the day of {text} must be known, its name does not tell; give the days of all "
+            "inputs with --dates"
+        )
+    day, note = found
+    return day, None if note is None else f"{text}: {note}"
+
+
+def day_of_name(name: str) -> tuple[datetime.date, str | None] | None:
+    """The day in a name, and a note if there is only a year.
+
+    >>> day_of_name("y1985")
+    (datetime.date(1985, 7, 1), 'only the year is known, taken as 1985-07-01')
+    >>> day_of_name("LC08_20200518_T1")[0].isoformat()
+    '2020-05-18'
+    """
+    exact = date_of_file(name)
+    if exact is not None:
+        return exact.date(), None
+    year = _YEAR.search(name)
+    if year is None:
+        return None
+    day = datetime.date(int(year[0]), *MIDDLE)
+    return day, f"only the year is known, taken as {day.isoformat()}"
+
+
+def parse_day(text: str) -> datetime.date:
+    """A day as YYYY-MM-DD, or a year for its middle.
+
+    Raises:
+        UsageError: if it is none.
+    """
+    try:
+        if re.fullmatch(r"\d{4}", text.strip()):
+            return datetime.date(int(text), *MIDDLE)
+        return datetime.date.fromisoformat(text.strip())
+    except ValueError as error:
+        raise UsageError(f"a day must look like 2020-07-01, got {text!r}") from error
+
+
+def check_comparable(
+    dates: Sequence[tuple[str, Sequence[ClassInfo], str]], allow_mismatch: bool
+) -> None:
+    """All dates have the same classes and are of one model.
+
+    Args:
+        dates: name, classes and digest of the model of each.
+        allow_mismatch: other models will do, other classes will not.
+
+    Raises:
+        SceneMismatchError: naming the first two that differ.
+    """
+    first, classes, model = dates[0]
+    for name, others, digest in dates[1:]:
+        one, two = ([(c.value, c.name) for c in kinds] for kinds in (classes, others))
+        if one != two:
+            told = (", ".join(f"{value} {word}" for value, word in kinds) for kinds in (one, two))
+            raise SceneMismatchError(
+                f"all dates must have the same classes: {first} has {next(told)}; {name} has "
+                f"{next(told)}"
+            )
+        if digest != model and not allow_mismatch:
+            raise SceneMismatchError(
+                f"all dates must be mapped by one model: {first} is of {model[:12]}, {name} of "
+                f"{digest[:12]}; map them anew with one, or give --allow-model-mismatch"
+            )
+
+
+def gather_reader(
+    found: DateInput, geobox: GeoBox, mask: Path | None = None, rule: Rule | None = None
+) -> GatherReader:
+    """How the date is read on the grid of the series."""
+    place = found.path.absolute()
+    return GatherReader(
+        probabilities=None if found.hard else place / FILE,
+        labels=place / "landcover.tif" if found.hard else None,
+        values=tuple(c.value for c in found.classes),
+        geobox=geobox,
+        mask=None if mask is None else mask.absolute(),
+        rule=rule,
+    )
