@@ -25,6 +25,7 @@ from tilemap.errors import GridError, SceneMismatchError
 ByteArray = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float64]
 Verdict = Literal["ok", "shift", "accepted"]
+_SIDES: tuple[Literal["left", "right"], ...] = ("left", "right")
 
 NOT_OBSERVED = 255
 IGNORED_PX = 0.2
@@ -36,8 +37,11 @@ _HIGHEST = 0.25  # cycles per pixel, half of what a grid can hold
 _TAPER_PX = 8  # how fast the window falls towards pixels that were not observed
 _LEAST_OBSERVED = 0.25  # share of the window
 _LEAST_QUALITY = 0.15
+_NOISE_QUALITY = 6.0  # unrelated noise reaches 3 to 6.5 / sqrt(frequencies), measured
 _LEAST_ACROSS = 0.01  # texture along its weakest direction, as a share of its strongest
 _LEAST_CONTRAST = 1e-5  # of the largest absolute value, root mean square
+_AGREE_PX = 1.0  # blocks this near to their median tell the same
+_SIGMA = 0.85  # of the median distance, in two dimensions
 _ODD_PHASE = 0.5  # radians; a frequency this far off the plane counts half
 
 
@@ -63,9 +67,9 @@ class Shift:
     Args:
         row: pixels, positive = the moving date lies further down.
         col: pixels, positive = it lies further right.
-        blocks: how many it comes from.
-        spread: of the blocks, pixels: the median distance from the shift times 0.85, which is
-            the standard deviation of each coordinate if both scatter normally.
+        blocks: how many tell of it.
+        spread: of those, pixels: their median distance from the shift times 0.85, which is the
+            standard deviation of each coordinate where both scatter normally.
     """
 
     row: float
@@ -106,38 +110,35 @@ def block_shift(
             "two dates of a block must be (plane, y, x) with a mask (y, x), got "
             f"{reference.shape}, {moving.shape} and {valid.shape}"
         )
-    window = _window(valid)
-    if window is None:
+    first = _between(reference, moving, valid, np.zeros(2))
+    if first is None:
         return None
-    spectra = _spectra(reference, window, valid), _spectra(moving, window, valid)
-    if spectra[0] is None or spectra[1] is None:
-        return None
-    cross = np.einsum("pyx,pyx->yx", spectra[0], spectra[1].conj())
-    shape = valid.shape
-    rows, cols = fft.fftfreq(shape[0])[:, None], fft.rfftfreq(shape[1])[None]
-    weighted = cross * _weights(rows, cols, shape[1])
-    start = _peak(weighted, shape)
-    chosen = np.abs(weighted) > 0
-    frequency = 2 * np.pi * np.stack([f[chosen] for f in np.broadcast_arrays(rows, cols)])
-    return _fit_plane(frequency, weighted[chosen], start, min(shape) / 4)
+    # the window stays where it is while the scene moves, which pulls towards no shift, most where
+    # clouds cut holes into it; so a second look takes the window along
+    return _between(reference, moving, valid, np.array([first.row, first.col]))
 
 
 def robust_shift(blocks: Sequence[BlockShift]) -> Shift | None:
     """One shift from those of the blocks: the median of each coordinate, weighted by quality.
 
-    Up to half of the blocks may be wrong, and clouds, tides or change there do no harm.
+    Where a river moved or a cloud was missed, a block tells of that. So the blocks that lie more
+    than a pixel from the median are left out and the median is taken again.
 
     Returns:
-        None where there is no block.
+        None where there is no block, or fewer than half of them, by quality, tell the same.
     """
     if not blocks:
         return None
     weights = np.array([block.quality for block in blocks], dtype=np.float64)
-    rows = np.array([block.row for block in blocks], dtype=np.float64)
-    cols = np.array([block.col for block in blocks], dtype=np.float64)
-    row, col = _weighted_median(rows, weights), _weighted_median(cols, weights)
-    away = _weighted_median(np.hypot(rows - row, cols - col), weights)
-    return Shift(row, col, len(blocks), away * 0.85)  # median of a Rayleigh law: 1.18 sigma
+    shifts = np.array([(block.row, block.col) for block in blocks], dtype=np.float64)
+    middle = _weighted_median(shifts, weights)
+    agree = np.hypot(*(shifts - middle).T) <= _AGREE_PX
+    if weights[agree].sum() < weights.sum() / 2:
+        return None
+    shifts, weights = shifts[agree], weights[agree]
+    middle = _weighted_median(shifts, weights)
+    away = _weighted_median(np.hypot(*(shifts - middle).T)[:, None], weights)[0]
+    return Shift(float(middle[0]), float(middle[1]), len(shifts), float(away * _SIGMA))
 
 
 def verdict(shift: Shift, accept: bool) -> Verdict:
@@ -219,6 +220,36 @@ def _shares(shift: float) -> list[tuple[int, float]]:
     return [(step, share) for step, share in ((whole, 1 - part), (whole + 1, part)) if share > 0]
 
 
+def _between(
+    reference: npt.NDArray[np.floating],
+    moving: npt.NDArray[np.floating],
+    valid: npt.NDArray[np.bool_],
+    expected: FloatArray,
+) -> BlockShift | None:
+    """Shift of a block, seen through a window that is moved by the expected one."""
+    window = _window(valid & _moved_mask(valid, -np.rint(expected)))
+    if window is None:
+        return None
+    taken_along = ndimage.shift(window, expected, order=1) if expected.any() else window
+    ours = _spectra(reference, window, valid)
+    theirs = _spectra(moving, taken_along, valid)
+    if ours is None or theirs is None:
+        return None
+    cross = np.einsum("pyx,pyx->yx", ours, theirs.conj())
+    rows, cols = fft.fftfreq(valid.shape[0])[:, None], fft.rfftfreq(valid.shape[1])[None]
+    weighted = cross * _weights(rows, cols, valid.shape[1])
+    start = _peak(weighted, valid.shape)
+    chosen = np.abs(weighted) > 0
+    frequency = 2 * np.pi * np.stack([f[chosen] for f in np.broadcast_arrays(rows, cols)])
+    return _fit_plane(frequency, weighted[chosen], start, min(valid.shape) / 4)
+
+
+def _moved_mask(valid: npt.NDArray[np.bool_], by: FloatArray) -> npt.NDArray[np.bool_]:
+    """The mask moved by whole pixels, down and right; nothing is observed beyond the block."""
+    moved: npt.NDArray[np.bool_] = ndimage.shift(valid, by, order=0, cval=False)
+    return moved
+
+
 def _window(valid: npt.NDArray[np.bool_]) -> FloatArray | None:
     """Weight of each pixel: falls to 0 at the border of the block and of what was observed."""
     whole: FloatArray = np.outer(*(np.hanning(extent + 2)[1:-1] for extent in valid.shape))
@@ -288,15 +319,20 @@ def _fit_plane(
             break
     agreeing = (cross * np.exp(-1j * (shift @ frequency))).real.sum()
     quality = float(np.clip(agreeing / strength.sum(), 0, 1))
-    if quality < _LEAST_QUALITY or np.abs(shift).max() > most:
+    frequencies = strength.sum() ** 2 / np.square(strength).sum()  # that carry the signal
+    enough = max(_LEAST_QUALITY, _NOISE_QUALITY / math.sqrt(frequencies))
+    if quality < enough or np.abs(shift).max() > most:
         return None
     return BlockShift(float(shift[0]), float(shift[1]), quality)
 
 
-def _weighted_median(values: FloatArray, weights: FloatArray) -> float:
-    order = np.argsort(values, kind="stable")
-    below = np.cumsum(weights[order])
-    half = below[-1] / 2
-    lower = int(np.searchsorted(below, half, side="left"))
-    upper = min(int(np.searchsorted(below, half, side="right")), len(values) - 1)
-    return float((values[order[lower]] + values[order[upper]]) / 2)
+def _weighted_median(values: FloatArray, weights: FloatArray) -> FloatArray:
+    """Median of each column of (n, column); between two values where they share the weight."""
+    medians = []
+    for column in values.T:
+        order = np.argsort(column, kind="stable")
+        below = np.cumsum(weights[order])
+        lower, upper = (np.searchsorted(below, below[-1] / 2, side=side) for side in _SIDES)
+        chosen = order[[lower, min(upper, len(order) - 1)]]
+        medians.append(column[chosen].mean())
+    return np.array(medians)
