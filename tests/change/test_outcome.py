@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -33,7 +35,7 @@ def oracle(labels: list[int], observed: list[bool], days: list[int], classes: in
     if len(seen) < 2 or not told:
         return [0, NO_DATE, NO_DATE, len(seen), 0, int(qa | Qa.FEW)]
     code = 1 + classes * labels[told[0]] + labels[told[-1]]
-    steps = [b for a, b in zip(told, told[1:], strict=False) if labels[a] != labels[b]]
+    steps = [b for a, b in itertools.pairwise(told) if labels[a] != labels[b]]
     date = gap = NO_DATE
     if steps:
         shown = next((t for t in seen if t >= steps[-1]), steps[-1])

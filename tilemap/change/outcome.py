@@ -86,7 +86,7 @@ def describe(
     return Outcome(*_describe(labels, observed, days.astype(np.int64), classes))
 
 
-@numba.njit(nogil=True)  # type: ignore[untyped-decorator]
+@numba.njit(nogil=True)
 def _describe(  # type: ignore[no-untyped-def]
     labels, observed, days, classes
 ):  # pragma: no cover - compiled
