@@ -187,8 +187,8 @@ def test_blocks_that_disagree_tell_nothing() -> None:
 
 def test_what_becomes_of_a_date() -> None:
     """Up to 0.2 px as it is, up to 0.5 moved, beyond refused with exit 65 unless accepted."""
-    assert verdict(Shift(0.0, -0.2, 4, 0.1), accept=False) == "ok"
-    assert verdict(Shift(-0.15, 0.15, 4, 0.1), accept=False) == "shift"
+    assert verdict(Shift(0.0, -0.2, 4, 0.0), accept=False) == "ok"
+    assert verdict(Shift(-0.15, 0.15, 4, 0.005), accept=False) == "shift"
     assert verdict(Shift(0.3, -0.4, 4, 0.1), accept=True) == "shift"
     assert verdict(Shift(0.3, -0.41, 4, 0.1), accept=True) == "accepted"
     with pytest.raises(SceneMismatchError) as caught:
@@ -197,6 +197,15 @@ def test_what_becomes_of_a_date() -> None:
     for part in ("within 0.5 pixels", "1.00 pixels off", "+0.80 rows", "-0.60 columns",
                  "12 blocks", "--accept-misregistration"):  # fmt: skip
         assert part in str(caught.value)
+
+
+def test_scatter_is_no_shift() -> None:
+    """Three blocks half a pixel apart tell of no shift; forty of them do."""
+    assert Shift(0.3, 0.0, 4, 0.2).error == pytest.approx(0.125)
+    assert verdict(Shift(0.3, 0.0, 3, 0.25), accept=False) == "ok"
+    assert verdict(Shift(0.3, 0.0, 40, 0.25), accept=False) == "shift"
+    with pytest.raises(SceneMismatchError, match=r"1\.20 pixels off"):
+        verdict(Shift(1.2, 0.0, 3, 0.25), accept=False)
 
 
 def quantised(seed: int, classes: int = 4, shape: tuple[int, int] = (23, 31)) -> ByteArray:

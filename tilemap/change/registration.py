@@ -82,6 +82,11 @@ class Shift:
         """Length of the shift, pixels."""
         return math.hypot(self.row, self.col)
 
+    @property
+    def error(self) -> float:
+        """Standard error of the shift, pixels: that of a median of as many blocks."""
+        return 1.25 * self.spread / math.sqrt(self.blocks)
+
 
 def block_shift(
     reference: npt.NDArray[np.floating],
@@ -144,6 +149,9 @@ def robust_shift(blocks: Sequence[BlockShift]) -> Shift | None:
 def verdict(shift: Shift, accept: bool) -> Verdict:
     """What becomes of a date that lies off.
 
+    Where the blocks scatter, as where rivers moved between the dates, a shift of two standard
+    errors may be none; so it is what is certain, the length less that, which must pass 0.2 pixels.
+
     Returns:
         "ok" up to 0.2 pixels: compared as it is. "shift" up to 0.5: moved to fit, and flagged.
         "accepted" beyond that, if wanted: compared as it is, and flagged.
@@ -151,7 +159,7 @@ def verdict(shift: Shift, accept: bool) -> Verdict:
     Raises:
         SceneMismatchError: if it lies further off and that is not accepted.
     """
-    if shift.size <= IGNORED_PX:
+    if shift.size - 2 * shift.error <= IGNORED_PX:
         return "ok"
     if shift.size <= MOVED_PX:
         return "shift"
