@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,8 @@ from tilemap.geometry import TileGrid, Window
 from tilemap.stores.cog import RasterProfile, partial_path, verify_cog, write_cog
 
 ByteArray = npt.NDArray[np.uint8]
-ReadCore = Callable[[Window], ByteArray]
+AnyArray = npt.NDArray[Any]
+ReadCore = Callable[[Window], AnyArray]
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,9 @@ class ExportReceipt:
         path: the product's final name; until ``publish`` it is ``path + ".partial"``.
         bytes: size of the file.
         sha256: digest of the file.
-        counts: pixels per stored number, 256 of them.
-        areas_km2: true area per stored number, 256 of them; None where there is no CRS.
+        counts: pixels per stored number, 256 of them; empty unless it is one band of bytes.
+        areas_km2: true area per stored number, 256 of them; None where there is no CRS, or no
+            counts.
         seconds: wall time.
     """
 
@@ -62,7 +65,8 @@ def export_raster(
     so that products which belong together appear together.
 
     Args:
-        read_core: pixels of one core, uint8 (y, x), the same each time it is asked.
+        read_core: pixels of one core, of the profile's dtype, (y, x), or (band, y, x) where there
+            are several bands; the same each time it is asked.
         grid: the cores; its scene is the profile's shape.
         profile: what the file looks like.
         path: the product's final name.
@@ -78,8 +82,9 @@ def export_raster(
     counts = np.zeros(256, dtype=np.int64)
     areas = np.zeros(256, dtype=np.float64)
     cell = CellArea(profile.geobox)
+    countable = profile.dtype == "uint8" and profile.count == 1
 
-    def windows(count: bool) -> Iterator[tuple[Window, ByteArray]]:
+    def windows(count: bool) -> Iterator[tuple[Window, AnyArray]]:
         for tile in grid.tiles():
             window = grid.core_window(tile)
             pixels = read_core(window)
@@ -89,18 +94,18 @@ def export_raster(
                 areas[:] += here * cell.mean_km2(window)
             yield window, pixels
 
-    receipt = write_cog(path, profile, windows(count=True), scratch)
+    receipt = write_cog(path, profile, windows(count=countable), scratch)
     try:
         verify_cog(receipt.partial, profile, windows(count=False))
     except BaseException:
         partial_path(path).unlink(missing_ok=True)
         raise
-    known = cell.known and math.isfinite(areas.sum())
+    known = countable and cell.known and math.isfinite(areas.sum())
     return ExportReceipt(
         path=path,
         bytes=receipt.bytes,
         sha256=receipt.sha256,
-        counts=tuple(int(n) for n in counts),
+        counts=tuple(int(n) for n in counts) if countable else (),
         areas_km2=tuple(float(a) for a in areas) if known else None,
         seconds=time.perf_counter() - start,
     )

@@ -14,86 +14,33 @@ import shutil
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import rasterio
 import rasterio.shutil
 import rasterio.windows
-from odc.geo.geobox import GeoBox
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from tilemap.errors import StoreError, TilemapError
 from tilemap.geometry import Window
 from tilemap.stores.overviews import halve, level_shapes
+from tilemap.stores.raster_profile import Color, RasterProfile
 
-ByteArray = npt.NDArray[np.uint8]
-Color = tuple[int, int, int]
+__all__ = [
+    "CogReceipt", "Color", "RasterProfile", "partial_path", "publish", "verify_cog", "write_cog",
+]  # fmt: skip
+
+AnyArray = npt.NDArray[Any]
 
 BLOCK = 512
 CACHE_BYTES = 32 << 20
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-@dataclass(frozen=True)
-class RasterProfile:
-    """What one product looks like: a uint8 raster of one band.
-
-    Args:
-        geobox: shape, geotransform and CRS; without a CRS the file has none either.
-        nodata: stored number that means "not observed", 0..255.
-        palette: colour per stored number, three numbers 0..255 each; None for a gray raster.
-        names: class name per stored number; stored as tags ``CLASS_<number>``.
-        overview: how overviews are made: "mode" for classes, "average" for quantities.
-        tags: further tags of the file.
-        description: of the band.
-
-    Raises:
-        StoreError: if the stored numbers or colours are out of range, or a palette is averaged.
-    """
-
-    geobox: GeoBox
-    nodata: int = 255
-    palette: dict[int, Color] | None = None
-    names: dict[int, str] | None = None
-    overview: Literal["mode", "average"] = "average"
-    tags: dict[str, str] = field(default_factory=dict)
-    description: str = ""
-
-    def __post_init__(self) -> None:
-        numbers = [self.nodata, *(self.palette or ()), *(self.names or ())]
-        parts = [part for color in (self.palette or {}).values() for part in color]
-        for value in numbers + parts:
-            if not 0 <= value <= 255:
-                raise StoreError(f"values and colours must lie between 0 and 255, got {value}")
-        if self.palette is not None and self.overview == "average":
-            raise StoreError("classes cannot be averaged: a palette needs overview='mode'")
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(rows, columns)."""
-        rows, cols = self.geobox.shape
-        return int(rows), int(cols)
-
-    @property
-    def all_tags(self) -> dict[str, str]:
-        """``tags`` and one tag per class name."""
-        names = {f"CLASS_{value}": name for value, name in sorted((self.names or {}).items())}
-        return {**self.tags, **names}
-
-    @property
-    def colormap(self) -> dict[int, tuple[int, int, int, int]] | None:
-        """All 256 entries as the file has them: nodata transparent, unused numbers black."""
-        if self.palette is None:
-            return None
-        full = {value: (*self.palette.get(value, (0, 0, 0)), 255) for value in range(256)}
-        full[self.nodata] = (*full[self.nodata][:3], 0)
-        return full
 
 
 @dataclass(frozen=True)
@@ -113,7 +60,7 @@ def partial_path(path: Path) -> Path:
 def write_cog(
     path: Path,
     profile: RasterProfile,
-    windows: Iterable[tuple[Window, ByteArray]],
+    windows: Iterable[tuple[Window, AnyArray]],
     scratch: Path,
 ) -> CogReceipt:
     """Stream windows into ``<path>.partial``, a COG, flushed to the disk.
@@ -121,8 +68,10 @@ def write_cog(
     Args:
         path: the product's final name; not touched here.
         profile: what the file looks like.
-        windows: a partition of the raster in any order, each with its pixels, uint8 (y, x).
-        scratch: folder for temporary files, on a disk with a byte and a half per pixel to spare.
+        windows: a partition of the raster in any order, each with its pixels, of the profile's
+            dtype, (y, x), or (band, y, x) where there are several bands.
+        scratch: folder for temporary files, on a disk with one and a half times the stored
+            numbers to spare.
 
     Returns:
         The file's place, size and digest. Equal pixels give equal bytes.
@@ -134,10 +83,10 @@ def write_cog(
     partial = partial_path(path)
     folder = scratch / f"cog-{path.name}"
     try:
-        with _storing("write", path, scratch, need=_flat_bytes(profile.shape)):
+        with _storing("write", path, scratch, need=_flat_bytes(profile)):
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
-            _check_space(folder, profile.shape)
+            _check_space(folder, profile)
             flat = folder / "flat.tif"
             with _gdal(CPL_TMPDIR=str(folder)):
                 _write_flat(flat, profile, windows)
@@ -153,14 +102,14 @@ def write_cog(
 
 
 def verify_cog(
-    partial: Path, profile: RasterProfile, windows: Iterable[tuple[Window, ByteArray]]
+    partial: Path, profile: RasterProfile, windows: Iterable[tuple[Window, AnyArray]]
 ) -> None:
     """Read a product back and compare it with what it must hold, exactly.
 
     Args:
         partial: the file, under whatever name.
         profile: what it must look like.
-        windows: a partition of the raster with the pixels it must hold, uint8 (y, x).
+        windows: a partition of the raster with the pixels it must hold, as ``write_cog`` got them.
 
     Raises:
         StoreError: naming the first difference.
@@ -168,14 +117,23 @@ def verify_cog(
     alone = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"}  # no stray sidecar is looked at
     with _storing("read back", partial), _gdal(**alone), _open(partial) as file:
         _check_frame(file, partial, profile)
-        for window, expected in _partition(windows, profile.shape):
-            stored = file.read(1, window=_rasterio_window(window))
-            if not np.array_equal(stored, expected):
-                row, col = np.argwhere(stored != expected)[0]
-                raise StoreError(
-                    f"{partial} must hold {expected[row, col]} at row {window.top + row}, "
-                    f"column {window.left + col}, got {stored[row, col]}; run the export again"
-                )
+        for window, expected in _partition(windows, profile):
+            stored = file.read(window=_rasterio_window(window))
+            must = expected.reshape(stored.shape)
+            if not np.array_equal(stored, must, equal_nan=profile.dtype == "float32"):
+                _tell_difference(partial, window, stored, must)
+
+
+def _tell_difference(path: Path, window: Window, stored: AnyArray, must: AnyArray) -> None:
+    differ = (stored != must) & ~((stored != stored) & (must != must))  # NaN is itself here
+    band, row, col = (int(n) for n in np.argwhere(differ)[0])
+    where = f"row {window.top + row}, column {window.left + col}"
+    if len(must) > 1:
+        where += f", band {band + 1}"
+    raise StoreError(
+        f"{path} must hold {must[band, row, col]} at {where}, got {stored[band, row, col]}; "
+        "run the export again"
+    )
 
 
 def publish(partial: Path, final: Path) -> None:
@@ -201,12 +159,13 @@ def _check_frame(file: Any, path: Path, profile: RasterProfile) -> None:
     levels = [2 ** (k + 1) for k in range(len(level_shapes(profile.shape, BLOCK)))]
     for what, must, got in (
         ("shape", profile.shape, file.shape),
-        ("dtype", ("uint8",), file.dtypes),
+        ("dtype", (profile.dtype,) * profile.count, file.dtypes),
         ("geotransform", affine, affine if near else tuple(file.transform)[:6]),
         ("CRS", expected_crs, file.crs),
-        ("nodata", profile.nodata, file.nodata),
+        ("nodata", *_as_text(profile.nodata, file.nodata)),
         ("palette", profile.colormap, palette),
         ("tags", profile.all_tags, {key: tags.get(key) for key in profile.all_tags}),
+        ("descriptions", profile.descriptions, tuple(text or "" for text in file.descriptions)),
         ("layout", "COG", file.tags(ns="IMAGE_STRUCTURE").get("LAYOUT")),
         ("overviews", levels, file.overviews(1)),
     ):
@@ -214,12 +173,17 @@ def _check_frame(file: Any, path: Path, profile: RasterProfile) -> None:
             raise StoreError(f"{path} must have {what} {must}, got {got}")
 
 
+def _as_text(*numbers: float | None) -> Iterator[str]:
+    """Numbers so that NaN equals itself and 255 equals 255.0."""
+    return (str(number if number is None else float(number)) for number in numbers)
+
+
 def _write_flat(
-    path: Path, profile: RasterProfile, windows: Iterable[tuple[Window, ByteArray]]
+    path: Path, profile: RasterProfile, windows: Iterable[tuple[Window, AnyArray]]
 ) -> None:
     """The uncompressed temporary file, with all that the copy cannot be given afterwards."""
     crs, affine = profile.geobox.crs, profile.geobox.affine
-    options = _flat_options(profile.shape, profile.nodata)
+    options = _flat_options(profile.shape, profile)
     if crs is not None:
         options["crs"] = crs.to_wkt()
     if not affine.is_identity:
@@ -228,10 +192,12 @@ def _write_flat(
         if profile.colormap is not None:
             file.write_colormap(1, profile.colormap)
         file.update_tags(**profile.all_tags)
-        if profile.description:
-            file.set_band_description(1, profile.description)
-        for window, pixels in _partition(windows, profile.shape):
-            file.write(pixels, 1, window=_rasterio_window(window))
+        for band, text in enumerate(profile.descriptions, start=1):
+            if text:
+                file.set_band_description(band, text)
+        for window, pixels in _partition(windows, profile):
+            planes = pixels.reshape(profile.count, *window.shape)
+            file.write(planes, window=_rasterio_window(window))
 
 
 def _write_overviews(flat: Path, profile: RasterProfile) -> None:
@@ -241,30 +207,27 @@ def _write_overviews(flat: Path, profile: RasterProfile) -> None:
         level = below.with_name(below.name + ".ovr")
         with (
             _open(below) as source,
-            _open(level, "w", **_flat_options(shape, profile.nodata)) as file,
+            _open(level, "w", **_flat_options(shape, profile)) as file,
         ):
             for top, left in product(range(0, shape[0], BLOCK), range(0, shape[1], BLOCK)):
                 block = Window(top, left, top + BLOCK, left + BLOCK)
                 block = block.intersect(Window(0, 0, *shape))
                 double = Window(2 * block.top, 2 * block.left, 2 * block.bottom, 2 * block.right)
                 inside = double.intersect(Window(0, 0, *source.shape))
-                pixels = source.read(1, window=_rasterio_window(inside))
-                file.write(
-                    halve(pixels, profile.nodata, profile.overview),
-                    1,
-                    window=_rasterio_window(block),
-                )
+                planes = source.read(window=_rasterio_window(inside))
+                halves = [halve(plane, profile.nodata, profile.overview) for plane in planes]
+                file.write(np.stack(halves), window=_rasterio_window(block))
         below = level
 
 
-def _flat_options(shape: tuple[int, int], nodata: int) -> dict[str, Any]:
+def _flat_options(shape: tuple[int, int], profile: RasterProfile) -> dict[str, Any]:
     return {
         "driver": "GTiff",
         "height": shape[0],
         "width": shape[1],
-        "count": 1,
-        "dtype": "uint8",
-        "nodata": nodata,
+        "count": profile.count,
+        "dtype": profile.dtype,
+        "nodata": profile.nodata,
         "tiled": True,
         "blockxsize": BLOCK,
         "blockysize": BLOCK,
@@ -276,11 +239,11 @@ def _cog_options(profile: RasterProfile) -> dict[str, str]:
     # Level 1 of either codec is within a seventh of the size of level 6 at a third of the time.
     # On class maps DEFLATE, which everything reads, is as fast as ZSTD; on quantities it is not.
     # The predictor (differences along a row) helps quantities and hurts classes. Threads: no gain.
-    classes = profile.overview == "mode"
+    smooth = profile.overview == "average"
     return {
-        "COMPRESS": "DEFLATE" if classes else "ZSTD",
+        "COMPRESS": "ZSTD" if smooth else "DEFLATE",
         "LEVEL": "1",
-        "PREDICTOR": "NO" if classes else "YES",
+        "PREDICTOR": "YES" if smooth else "NO",
         "BLOCKSIZE": str(BLOCK),
         "OVERVIEWS": "AUTO",
         "OVERVIEW_RESAMPLING": profile.overview.upper(),
@@ -290,18 +253,19 @@ def _cog_options(profile: RasterProfile) -> dict[str, str]:
 
 
 def _partition(
-    windows: Iterable[tuple[Window, ByteArray]], shape: tuple[int, int]
-) -> Iterator[tuple[Window, ByteArray]]:
+    windows: Iterable[tuple[Window, AnyArray]], profile: RasterProfile
+) -> Iterator[tuple[Window, AnyArray]]:
     """Pass windows on, and refuse a gap, an overlap by count, or an array of another shape."""
-    scene = Window(0, 0, *shape)
+    scene = Window(0, 0, *profile.shape)
     seen: set[Window] = set()
     pixels = 0
     for window, array in windows:
         if window in seen or not scene.contains(window):
-            raise StoreError(f"each window must come once and lie in {shape}, got {window}")
-        if array.shape != window.shape or array.dtype != np.uint8:
+            raise StoreError(f"each window must come once and lie in {profile.shape}, got {window}")
+        shape = window.shape if profile.count == 1 else (profile.count, *window.shape)
+        if array.shape != shape or array.dtype != profile.dtype:
             raise StoreError(
-                f"{window} needs uint8 pixels of shape {window.shape}, "
+                f"{window} needs {profile.dtype} pixels of shape {shape}, "
                 f"got {array.dtype} {array.shape}"
             )
         seen.add(window)
@@ -361,13 +325,14 @@ def _free(path: Path) -> int:
     return 0
 
 
-def _flat_bytes(shape: tuple[int, int]) -> float:
+def _flat_bytes(profile: RasterProfile) -> float:
     """What a raster takes with its overviews and without compression."""
-    return 4 / 3 * shape[0] * shape[1]
+    numbers = profile.shape[0] * profile.shape[1] * profile.count
+    return 4 / 3 * numbers * np.dtype(profile.dtype).itemsize
 
 
-def _check_space(folder: Path, shape: tuple[int, int]) -> None:
-    need, free = _flat_bytes(shape), _free(folder)
+def _check_space(folder: Path, profile: RasterProfile) -> None:
+    need, free = _flat_bytes(profile), _free(folder)
     if free < need:
         raise StoreError(
             f"no space: {folder} needs {need / 1e6:,.1f} MB for temporary files, "
