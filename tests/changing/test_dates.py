@@ -1,0 +1,190 @@
+"""Dates of a series: their day, their classes, their grid."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from affine import Affine
+from odc.geo.geobox import GeoBox
+
+from tilemap.changing.dates import check_comparable, gather_reader, is_run, open_date, parse_day
+from tilemap.changing.geobox import choose_geobox
+from tilemap.errors import SceneError, SceneMismatchError, UsageError
+from tilemap.geometry import Window
+from tilemap.models.card import ClassInfo
+from tilemap.stages.gather import from_labels, to_probability, to_quantised
+from tilemap.stores.masks import Rule
+from tilemap.testing import write_geotiff
+
+from .conftest import AFFINE, MakeRun, soften
+
+SHAPE = (61, 90)
+LABELS = np.random.default_rng(3).integers(0, 4, SHAPE).astype(np.uint8)
+
+
+def _geobox(top: float, left: float, rows: int, cols: int, size: float = 10) -> GeoBox:
+    return GeoBox((rows, cols), Affine(size, 0, 5e5 + left, 0, -size, 9e6 - top), "EPSG:32718")
+
+
+@pytest.mark.parametrize(
+    ("name", "day", "want"),
+    [
+        ("a", "2015-03-04", "2015-03-04"),
+        ("S2_20190710_T18", None, "2019-07-10"),
+        ("1985", None, "1985-07-01"),
+        ("lima_1990_clear", None, "1990-07-01"),
+    ],
+)
+def test_a_day_is_found(
+    tmp_path: Path, make_run: MakeRun, name: str, day: str | None, want: str
+) -> None:
+    """In the run, else in the name; a bare year is said to be one."""
+    run = make_run(tmp_path / name, soften(LABELS, 4), day)
+    assert is_run(run)
+    found = open_date(run)
+    assert found.day.isoformat() == want
+    assert any("only the year" in note for note in found.notes) == want.endswith("07-01")
+    assert open_date(run, "2001-02-03").day == datetime.date(2001, 2, 3)
+
+
+def test_no_day_no_date(tmp_path: Path, make_run: MakeRun) -> None:
+    """Asks for --dates; a day that is none is refused."""
+    run = make_run(tmp_path / "town", soften(LABELS, 4), None)
+    with pytest.raises(SceneError, match="--dates"):
+        open_date(run)
+    with pytest.raises(UsageError, match="must look like"):
+        parse_day("1 July")
+
+
+def test_what_is_no_finished_run(tmp_path: Path) -> None:
+    """An empty folder; a run that has only begun."""
+    assert not is_run(tmp_path)
+    (tmp_path / "stores").mkdir()
+    assert is_run(tmp_path)
+    with pytest.raises(SceneError, match="must be a finished run"):
+        open_date(tmp_path)
+
+
+def test_a_store_of_another_run(tmp_path: Path, make_run: MakeRun) -> None:
+    """Probabilities that do not belong to the record beside them are refused."""
+    run = make_run(tmp_path / "y2000", soften(LABELS, 4), None)
+    record = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**record, "digest": "other"}))
+    with pytest.raises(SceneError, match="it is of another one"):
+        open_date(run)
+
+
+def test_classes_and_models_must_agree() -> None:
+    """Both lists are named; models may differ if that is wanted, classes may not."""
+    kinds = [ClassInfo(value=1, name="water", color="#0000ff"),
+             ClassInfo(value=2, name="land", color="#00ff00")]  # fmt: skip
+    other = [kinds[0], ClassInfo(value=2, name="town", color="#00ff00")]
+    check_comparable([("a", kinds, "1"), ("b", kinds, "1")], False)
+    with pytest.raises(SceneMismatchError, match=r"1 water, 2 land; b has 1 water, 2 town"):
+        check_comparable([("a", kinds, "1"), ("b", other, "1")], True)
+    with pytest.raises(SceneMismatchError, match="--allow-model-mismatch"):
+        check_comparable([("a", kinds, "1"), ("b", kinds, "2")], False)
+    check_comparable([("a", kinds, "1"), ("b", kinds, "2")], True)
+
+
+def test_the_grid_of_the_first_date() -> None:
+    """Snapped to its pixels: what all cover, or what any does."""
+    dates = [("a", _geobox(0, 0, 61, 90)), ("b", _geobox(103, -200, 80, 90))]
+    both = choose_geobox(dates)
+    assert both == _geobox(100, 0, 51, 70)
+    union = choose_geobox(dates, extent="union")
+    assert union == _geobox(0, -200, 91, 110)
+    assert choose_geobox(dates[:1], resolution=20) == _geobox(0, 0, 31, 45, 20)
+    same = [("a", _geobox(0, 0, 61, 90)), ("b", _geobox(0, 0, 61, 90))]
+    assert choose_geobox(same, extent="union") == same[0][1]
+
+
+def test_dates_far_apart_are_named() -> None:
+    """Both bounding boxes stand in the error; also where a third date empties the rest."""
+    a, b, c = _geobox(0, 0, 61, 90), _geobox(0, 5000, 61, 90), _geobox(0, 600, 61, 90)
+    with pytest.raises(SceneMismatchError, match=r"x 500000 to 500900.*x 505000 to 505900"):
+        choose_geobox([("a", b), ("b", a)])
+    left = _geobox(0, -700, 61, 90)
+    with pytest.raises(SceneMismatchError, match="some ground in common"):
+        choose_geobox([("a", a), ("b", c), ("c", left)])
+
+
+def test_the_same_grid_is_copied_to_the_bit(tmp_path: Path, make_run: MakeRun) -> None:
+    """Also a part of it, and 255 where the date does not reach."""
+    labels = LABELS.copy()
+    labels[5:9, 60:] = 255
+    run = make_run(tmp_path / "y2000", soften(labels, 4, 0.83), None)
+    found = open_date(run)
+    reader = gather_reader(found, _geobox(100, 50, 60, 100))
+    got = reader.read(Window(0, 0, 60, 100))
+    want = np.full((4, 60, 100), 255, np.uint8)
+    whole = np.rint(np.nan_to_num(soften(labels, 4, 0.83)) * 254).astype(np.uint8)
+    whole[:, labels == 255] = 255
+    want[:, :51, :85] = whole[:, 10:, 5:]
+    assert np.array_equal(got, want)
+    assert np.array_equal(reader.read(Window(7, 3, 40, 91)), want[:, 7:40, 3:91])
+
+
+@pytest.mark.parametrize("size", [7.0, 25.0])
+def test_another_grid_is_interpolated(tmp_path: Path, make_run: MakeRun, size: float) -> None:
+    """Finer or coarser: sums to 1, whatever the cut; between two probabilities near by."""
+    run = make_run(tmp_path / "y2000", soften(LABELS, 4, 0.7), None)
+    rows, cols = int(600 / size), int(880 / size)
+    reader = gather_reader(open_date(run), _geobox(3, 4, rows, cols, size))
+    got = reader.read(Window(0, 0, rows, cols))
+    assert (got != 255).all()
+    assert np.abs(got.astype(int).sum(axis=0) - 254).max() <= 2
+    assert 0.1 * 254 - 1 <= got.min() <= got.max() <= 0.7 * 254 + 2
+    part = Window(rows // 3, 2, rows - 1, cols // 2)
+    assert np.array_equal(reader.read(part), got[:, *part.slices()])
+
+
+def test_labels_alone_are_certain(tmp_path: Path, make_run: MakeRun) -> None:
+    """Nearest on any grid; what is no class is an error."""
+    run = make_run(tmp_path / "y2000", soften(LABELS, 4), None)
+    shutil.rmtree(run / "probabilities.zarr")
+    write_geotiff(
+        run / "landcover.tif", LABELS[None] + np.uint8(10), crs="EPSG:32718", transform=AFFINE,
+        nodata=255,
+    )  # fmt: skip
+    found = open_date(run)
+    assert found.hard
+    assert any("labels only" in note for note in found.notes)
+    got = gather_reader(found, _geobox(0, 0, 122, 180, 5)).read(Window(0, 0, 122, 180))
+    assert np.array_equal(got, from_labels(LABELS.repeat(2, 0).repeat(2, 1), 4))
+    write_geotiff(run / "landcover.tif", LABELS[None], crs="EPSG:32718", transform=AFFINE)
+    with pytest.raises(SceneError, match="must hold the classes 10, 11, 12, 13"):
+        gather_reader(found, _geobox(0, 0, 61, 90)).read(Window(0, 0, 61, 90))
+
+
+def test_clouds_are_not_observed(tmp_path: Path, make_run: MakeRun) -> None:
+    """By a mask on another grid; where the mask says nothing it is not known either."""
+    run = make_run(tmp_path / "y2000", soften(LABELS, 4), None)
+    mask = np.full((30, 45), 4, np.uint8)
+    mask[10:15, 20:30] = 9
+    mask[0, 0] = 0
+    place = Affine(20, 0, AFFINE.c, 0, -20, AFFINE.f)
+    path = write_geotiff(
+        tmp_path / "scl.tif", mask[None], crs="EPSG:32718", transform=place, nodata=0
+    )
+    reader = gather_reader(open_date(run), _geobox(0, 0, 61, 90), path, Rule.parse("scl"))
+    hidden = reader.read(Window(0, 0, 61, 90))[0] == 255
+    want = np.zeros(SHAPE, bool)
+    want[20:30, 40:60] = want[0:2, 0:2] = want[60] = True
+    assert np.array_equal(hidden, want)
+
+
+def test_quantised_there_and_back() -> None:
+    """Sums to 1 after reading; nothing observed stays so."""
+    quantised = np.array([[[200, 255]], [[53, 255]]], dtype=np.uint8)
+    probability = to_probability(quantised)
+    assert probability[:, 0, 0].sum() == pytest.approx(1)
+    assert not probability[:, 0, 1].any()
+    again = to_quantised(probability, quantised[0] != 255)
+    assert again[:, 0, 1].tolist() == [255, 255]
+    assert again[:, 0, 0].tolist() == [201, 53]
