@@ -89,7 +89,7 @@ def _checked(
     return dates, classes, pixels
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _pixel(b, initial, a, at, alpha, beta, delta, scale, back, work):  # type: ignore[no-untyped-def]  # noqa: PLR0913
     """One pixel: fills alpha, scale, back, delta; leaves beta of the first date."""
     dates, classes = b.shape
@@ -123,7 +123,7 @@ def _pixel(b, initial, a, at, alpha, beta, delta, scale, back, work):  # type: i
             delta[k] = work[k] / best
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _finish(b, initial, a, alpha, beta, delta, scale, back, work, label, step):  # type: ignore[no-untyped-def]  # noqa: PLR0913
     """Backtrack, and go backwards through the dates; returns P(at least one change)."""
     dates, classes = b.shape
@@ -157,7 +157,7 @@ def _finish(b, initial, a, alpha, beta, delta, scale, back, work, label, step): 
     return min(max(1.0 - never, 0.0), 1.0)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _smooth_stored(quantised, initial, a, table, labels, p_change, p_step):  # type: ignore[no-untyped-def]
     dates, classes, pixels = quantised.shape
     at = np.ascontiguousarray(a.transpose((0, 2, 1)))
@@ -189,7 +189,7 @@ def _smooth_stored(quantised, initial, a, table, labels, p_change, p_step):  # t
                 p_step[t - 1, n] = step[t - 1]
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _smooth_floats(emission, initial, a, labels, p_change, p_step):  # type: ignore[no-untyped-def]
     dates, classes, pixels = emission.shape
     at = np.ascontiguousarray(a.transpose((0, 2, 1)))
