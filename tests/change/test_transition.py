@@ -69,7 +69,7 @@ def test_a_table_in_any_order(tmp_path: Path) -> None:
         ("", "must begin with a header"),
         ("from,water,forest\nwater,1,0\nforest,0,1\n", "columns .* must be the classes"),
         ("from,water,forest,town\nwater,1,0,0\nforest,0,1,0\n", "must be the classes"),
-        ("from,water,forest,town\nwater,1,0,x\nforest,0,1,0\ntown,0,0,1\n", "must be a number"),
+        ("from,water,forest,town\nwater,1,0,x\nforest,0,1,0\ntown,0,0,1\n", "must be numbers: .*x"),
         ("from,water,forest,town\nwater,1,0,0\nforest,0,1\ntown,0,0,1\n", "must have 3 numbers"),
         ("from,water,forest,town\nwater,1,0,0\nforest,0,.9,0\ntown,0,0,1\n", "add up to 0.9"),
         ("from,water,forest,town\nwater,2,-1,0\nforest,0,1,0\ntown,0,0,1\n", "at least 0"),

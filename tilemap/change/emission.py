@@ -1,35 +1,93 @@
-"""Evidence of a date for each class, from its stored probability."""
+"""What a stored probability says for a class: the evidence of one date."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import numpy.typing as npt
 
+from tilemap.errors import ConfigError
+
+ByteArray = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float64]
-NODATA, ONE = 255, 254
-LEAST = 0.5
-"""A stored 0 is anything below half a step; a class is never impossible because of rounding."""
+
+NOT_OBSERVED = 255
+SCALE = 254
+_LEAST = 0.5
+"""A probability stored as 0 lies below half a step; none is ever impossible."""
 
 
-def emission_table(prior: FloatArray, tau: float) -> FloatArray:
-    """Evidence ``(p / prior)^tau`` of every stored number, float64 (K, 256).
-
-    What a date's evidence adds up to over the classes does not matter, so the probabilities need
-    not be made to sum to 1 again after they were rounded.
+def emission_table(prior: npt.ArrayLike, tau: float) -> FloatArray:
+    """Evidence of each stored probability, ``b = (p / prior)^tau``.
 
     Args:
-        prior: share of each class that the model takes for granted, float64 (K,), above 0.
-        tau: power; 1 takes the model at its word, less trusts it less.
+        prior: share of each class that the model learned from, (K,), above 0, sums to 1.
+        tau: how far a date is trusted, 0 or more: 1 as its probabilities say, less where the
+            dates share their mistakes.
 
     Returns:
-        The entry of 255, not observed, is 1.
+        float64 (K, 256): of every stored value q, ``(max(q, 0.5) / 254 / prior)^tau``; 1, no
+        evidence, at 255.
+
+    Raises:
+        ConfigError: if the prior is no distribution over the classes, or tau is negative.
     """
-    stored = np.maximum(np.arange(256), LEAST) / ONE
-    table = (stored[None, :] / np.asarray(prior)[:, None]) ** tau
-    table[:, NODATA] = 1.0
-    return np.ascontiguousarray(table)
+    shares = np.asarray(prior, dtype=np.float64)
+    sound = shares.ndim == 1 and len(shares) and np.isfinite(shares).all() and np.all(shares > 0)
+    if not (sound and abs(shares.sum() - 1) <= 1e-6):
+        raise ConfigError(f"a prior must be above 0 for each class and sum to 1, got {prior}")
+    if not (tau >= 0 and math.isfinite(tau)):
+        raise ConfigError(f"tau must be a number of 0 or more, got {tau}")
+    p = np.maximum(np.arange(256), _LEAST) / SCALE
+    table: FloatArray = (p / shares[:, None]) ** tau
+    table[:, NOT_OBSERVED] = 1
+    return table
 
 
-def emissions(quantised: npt.NDArray[np.uint8], table: FloatArray) -> FloatArray:
-    """Evidence of every date, class and pixel, float64 (T, K, N)."""
-    return np.stack([table[k][quantised[:, k]] for k in range(len(table))], axis=1)
+def emissions(quantised: ByteArray, table: FloatArray) -> FloatArray:
+    """Evidence of every date and class, ``b = (p / prior)^tau`` with p summing to 1 over classes.
+
+    ``smooth`` looks its evidence up without the sum: a factor that all classes of a date share
+    changes neither the likeliest path nor any probability.
+
+    Args:
+        quantised: probability, uint8 (date, class, pixel): 0..254 for 0..1, 255 in every class
+            where not observed.
+        table: of ``emission_table``, float64 (class, 256).
+
+    Returns:
+        float64 (date, class, pixel), above 0; 1 where not observed.
+
+    Raises:
+        ConfigError: if the arrays do not fit together.
+    """
+    check_quantised(quantised, table)
+    classes = np.arange(len(table))[:, None]
+    evidence: FloatArray = table[classes, quantised]
+    # the table is a power law, so its slope gives tau back
+    tau = math.log2(table[0, SCALE] / table[0, SCALE // 2])
+    observed = quantised[:, 0] != NOT_OBSERVED
+    total = np.maximum(quantised.sum(axis=1, dtype=np.int64), 1) / SCALE
+    evidence *= np.where(observed, total**-tau, 1.0)[:, None]
+    return evidence
+
+
+def check_quantised(quantised: ByteArray, table: FloatArray) -> None:
+    """See that stored probabilities and the table of their evidence fit together.
+
+    Raises:
+        ConfigError: if they do not.
+    """
+    if quantised.ndim != 3 or quantised.dtype != np.uint8 or 0 in quantised.shape[:2]:
+        raise ConfigError(
+            "probabilities must be uint8 (date, class, pixel) with a date and a class, got "
+            f"{quantised.dtype} {quantised.shape}"
+        )
+    if table.shape != (quantised.shape[1], 256):
+        raise ConfigError(
+            f"evidence of {quantised.shape[1]} classes must be ({quantised.shape[1]}, 256), got "
+            f"{table.shape}"
+        )
+    if not (np.isfinite(table).all() and np.all(table > 0) and np.all(table[:, -1] == 1)):
+        raise ConfigError("evidence must be above 0, and 1 where not observed")
