@@ -26,7 +26,8 @@ from tilemap.errors import BusyError, OutputError
 Identity = dict[str, Any]
 STORES, RUN_FILE, IDENTITY_FILE = "stores", "run.json", "identity.json"
 OURS = (
-    "landcover.tif", "landcover.tif.aux.xml", "landcover.qml", "confidence.tif", "entropy.tif",
+    "landcover.tif", "landcover.tif.aux.xml", "landcover.qml", "landcover.sld",
+    "landcover.tif.vat.dbf", "landcover.tif.vat.cpg", "confidence.tif", "entropy.tif",
     "margin.tif", "quicklook.png", "report.html", RUN_FILE,
 )  # fmt: skip
 """Names of what a run leaves, ``.partial`` behind them while it is written; ``--fresh`` removes
@@ -187,8 +188,8 @@ class RunDirectory:
 
     def clear(self) -> None:
         """Remove what a run left here; anything else stays."""
-        self.remove_stores()
         self.remove_probabilities()
+        self.remove_stores()
         names = {*OURS, *(f"{name}.partial" for name in OURS)}
         ours = [p for p in self.path.iterdir() if p.name in names and not p.is_dir()]
         # The record last: until then it says whose the rest is.
@@ -196,7 +197,7 @@ class RunDirectory:
             entry.unlink()
 
     def remove_probabilities(self) -> None:
-        """Remove the store of probabilities, finished or not."""
+        """Remove the store of probabilities; before the stores, which tell whose it is."""
         for name in (PROBABILITIES, f"{PROBABILITIES}.partial"):
             shutil.rmtree(self.path / name, ignore_errors=True)
 

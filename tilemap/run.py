@@ -107,8 +107,8 @@ def execute(
                 return _execute(prepared, directory, client, progress, order, done)
         except BaseException:
             if not existed and done.receipts == 0:
-                directory.remove_stores()
                 directory.remove_probabilities()
+                directory.remove_stores()
             raise
         finally:
             progress.end()
@@ -124,14 +124,19 @@ def _finished(directory: RunDirectory, prepared: Prepared) -> RunResult | None:
             return None
     if prepared.settings.probabilities:
         kept = directory.path / PROBABILITIES
-        if not kept.exists() or not ProbabilityStore(kept).whole():
+        if not kept.exists() or not ProbabilityStore(kept).verify():
             return None
     return _result(directory, record, resumed=record["tasks"]["total"])
 
 
 def _check_space(plan: Plan, out: Path) -> None:
     place = next(p for p in (out, *out.absolute().parents) if p.exists())
-    lying = sum(f.stat().st_size for f in (out / "stores").rglob("*") if f.is_file())
+    lying = sum(
+        f.stat().st_size
+        for name in ("stores", PROBABILITIES)
+        for f in (out / name).rglob("*")
+        if f.is_file()
+    )
     free = shutil.disk_usage(place).free + lying
     if plan.disk_bytes > free:
         raise OutputError(
@@ -141,35 +146,43 @@ def _check_space(plan: Plan, out: Path) -> None:
 
 
 def _create_stores(directory: RunDirectory, prepared: Prepared) -> None:
-    if directory.identity_file.exists():
-        return
-    directory.remove_stores()
-    directory.remove_probabilities()
-    directory.stores.mkdir()
     stores, digest, grid = directory.stores, prepared.digest, prepared.plan.grid
     scene, card = prepared.source.scene, prepared.model.card
+    wanted = prepared.settings.probabilities
     try:
+        if directory.identity_file.exists():
+            if wanted and not (directory.path / PROBABILITIES).exists():
+                _create_probabilities(directory, prepared)  # somebody took it away
+            return
+        directory.remove_probabilities()
+        directory.remove_stores()
+        stores.mkdir()
         if prepared.settings.keep_stores:
             TileStore.create(stores / "tiles.zarr", scene, grid, digest)
         kept = prepared.settings.uncertainty
-        wanted = prepared.settings.probabilities
         PredictionStore.create(
             stores / "predictions.zarr", grid, len(card.classes), digest, kept, wanted
         )
         if wanted:
-            kinds = tuple(StoredClass(c.value, c.name, c.color) for c in card.classes)
-            about = {
-                "digest": digest,
-                "model": card.name,
-                "model_sha256": prepared.model.digest,
-                "scene": scene.name,
-                "date": None if scene.date is None else scene.date.isoformat(),
-            }
-            ProbabilityStore.make(directory.path / PROBABILITIES, grid, scene.geobox, kinds, about)
+            _create_probabilities(directory, prepared)
         MapStore.create(stores / "map.zarr", grid, scene.geobox, digest, kept)
         write_json(directory.identity_file, prepared.identity)
     except OSError as error:
         raise StoreError(f"cannot create the stores in {stores}: {error.strerror}") from error
+
+
+def _create_probabilities(directory: RunDirectory, prepared: Prepared) -> None:
+    scene, card = prepared.source.scene, prepared.model.card
+    about = {
+        "digest": prepared.digest,
+        "model": card.name,
+        "model_sha256": prepared.model.digest,
+        "scene": scene.name,
+        "date": None if scene.date is None else scene.date.isoformat(),
+    }
+    kinds = tuple(StoredClass(c.value, c.name, c.color) for c in card.classes)
+    place = directory.path / PROBABILITIES
+    ProbabilityStore.make(place, prepared.plan.grid, scene.geobox, kinds, about)
 
 
 def _resume(

@@ -113,8 +113,8 @@ def test_every_raster_is_that_of_one_forward_of_the_whole_scene(
         np.testing.assert_array_equal(_read(path), want)
     store = ProbabilityStore(mapped.directory / "probabilities.zarr")
     np.testing.assert_array_equal(store.read_window(Window(0, 0, rows, cols)), maps[0][4])
-    assert store.whole()
-    assert [kind.name for kind in store.kinds] == [c.name for c in both[0].card.classes]
+    assert store.verify()
+    assert [kind.name for kind in store.classes] == [c.name for c in both[0].card.classes]
     for less in maps[1:]:
         assert (less[1] != maps[0][1]).any()
     assert mapped.record["seam"]["differ"] == 0

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 
-from tilemap.stores.placing import BENT, Placing
 from tilemap.geometry import Window
+from tilemap.stores.placing import BENT, Placing
 
 UTM = GeoBox((77, 101), Affine(30, 0, 440_000, 0, -30, 4_160_000), "EPSG:32618")
 SOURCES = {

@@ -9,13 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from odc.geo.geobox import GeoBox
 
+from tilemap.changing.geobox import apart
 from tilemap.directory import RUN_FILE, STORES, read_json
 from tilemap.errors import SceneError, SceneMismatchError, UsageError
 from tilemap.models.card import ClassInfo
 from tilemap.scene import SceneRequest
 from tilemap.stages.gather import GatherReader
+from tilemap.stores.grids import footprint
 from tilemap.stores.inputs import find_inputs
 from tilemap.stores.masks import Rule
 from tilemap.stores.probabilities import FILE, ProbabilityStore
@@ -70,11 +73,7 @@ def open_date(path: str | Path, day: str | None = None) -> DateInput:
         UsageError: if ``day`` is none.
     """
     place = Path(path)
-    record = read_json(place / RUN_FILE)
-    if not isinstance(record, dict) or record.get("identity", {}).get("model") is None:
-        raise SceneError(
-            f"{path} must be a finished run of `tilemap segment`; it is not, run it again first"
-        )
+    record = _record(place)
     identity: dict[str, Any] = record["identity"]
     notes = []
     if record["status"] != "ok":
@@ -105,19 +104,39 @@ def open_date(path: str | Path, day: str | None = None) -> DateInput:
     )
 
 
+def _record(place: Path) -> dict[str, Any]:
+    """``run.json`` of a finished run of ``segment``."""
+    record = read_json(place / RUN_FILE)
+    if not isinstance(record, dict):
+        if (place / STORES).is_dir():
+            raise SceneError(
+                f"{place} must be a finished run of `tilemap segment`, it has only begun; run the "
+                "same command again, which continues it"
+            )
+        raise SceneError(
+            f"{place} must be the directory of a run of `tilemap segment`, it has no {RUN_FILE}"
+        )
+    identity = record.get("identity")
+    if not isinstance(identity, dict) or "model" not in identity:
+        raise SceneError(
+            f"{place} must be of `tilemap segment`, its {RUN_FILE} is of something else; a series "
+            "is made of maps, one for each date"
+        )
+    return record
+
+
 def _day(place: Path, record: dict[str, Any], said: str | None, notes: list[str]) -> datetime.date:
     if said is not None:
         return parse_day(said)
     known = record["scene"].get("date")
     if known is not None:
         return datetime.datetime.fromisoformat(known).date()
-    names = [str(record["scene"].get("name")), place.name]
-    for name in names:
-        found = day_of_name(name)
-        if found is not None:
-            if found[1]:
-                notes.append(f"{place}: {found[1]}")
-            return found[0]
+    names = [str(record["scene"].get("name")), place.absolute().name]
+    told = [found for name in names if (found := day_of_name(name)) is not None]
+    for day, note in sorted(told, key=lambda found: found[1] is not None):  # whole days first
+        if note is not None:
+            notes.append(f"{place}: {note}")
+        return day
     raise SceneError(
         f"the day of {place} must be known, neither the run nor the names {', '.join(names)} tell; "
         "give the days of all inputs with --dates"
@@ -208,7 +227,20 @@ def check_comparable(
 def gather_reader(
     found: DateInput, geobox: GeoBox, mask: Path | None = None, rule: Rule | None = None
 ) -> GatherReader:
-    """How the date is read on the grid of the series."""
+    """How the date is read on the grid of the series.
+
+    Args:
+        found: the date.
+        geobox: grid of the series.
+        mask: raster of clouds and the like, on any grid.
+        rule: which of its numbers were not observed.
+
+    Raises:
+        SceneError: if the mask cannot hold what the rule asks for.
+        SceneMismatchError: if the mask has no ground in common with the series.
+    """
+    if mask is not None:
+        check_mask(mask, geobox)
     place = found.path.absolute()
     return GatherReader(
         probabilities=None if found.hard else place / FILE,
@@ -217,4 +249,20 @@ def gather_reader(
         geobox=geobox,
         mask=None if mask is None else mask.absolute(),
         rule=rule,
+        digest=found.digest,
     )
+
+
+def check_mask(mask: Path, geobox: GeoBox) -> None:
+    """A mask holds whole numbers and lies where the series lies.
+
+    Raises:
+        SceneError: if it holds other numbers, or cannot be read.
+        SceneMismatchError: if the two have no ground in common; naming both bounding boxes.
+    """
+    raster = describe(str(mask))
+    dtype = np.dtype(raster.bands[0].dtype)
+    if dtype.kind not in "iu":
+        raise SceneError(f"a mask must hold whole numbers, {mask} holds {dtype}")
+    if footprint(raster.geobox, geobox).size == 0:
+        raise SceneMismatchError(apart(str(mask), raster.geobox, "the series", geobox))

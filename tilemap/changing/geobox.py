@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 from odc.geo.geobox import GeoBox
 
 from tilemap.errors import SceneMismatchError
@@ -39,7 +40,7 @@ def choose_geobox(
         chosen = describe(str(plain_path(str(like)))).geobox
         for name, geobox in dates:
             if footprint(geobox, chosen).size == 0:
-                raise SceneMismatchError(_apart(name, geobox, str(like), chosen))
+                raise SceneMismatchError(apart(name, geobox, str(like), chosen))
         return chosen
     (first_name, first), others = dates[0], dates[1:]
     if resolution is not None:
@@ -48,7 +49,7 @@ def choose_geobox(
     for name, geobox in others:
         reach = _reach(geobox, first) if extent == "union" else footprint(geobox, first)
         if footprint(geobox, first).size == 0:
-            raise SceneMismatchError(_apart(name, geobox, first_name, first))
+            raise SceneMismatchError(apart(name, geobox, first_name, first))
         if extent == "union":
             window = Window(
                 min(window.top, reach.top), min(window.left, reach.left),
@@ -67,8 +68,6 @@ def choose_geobox(
 
 def _reach(here: GeoBox, there: GeoBox) -> Window:
     """The rectangle of one grid's continuation that another one covers."""
-    import numpy as np
-
     col, row = pixel_map(here, there, *lattice(whole(here)))
     known = np.isfinite(col) & np.isfinite(row)
     if not known.any():
@@ -83,7 +82,8 @@ def _reach(here: GeoBox, there: GeoBox) -> Window:
     )
 
 
-def _apart(name: str, geobox: GeoBox, other_name: str, other: GeoBox) -> str:
+def apart(name: str, geobox: GeoBox, other_name: str, other: GeoBox) -> str:
+    """What to tell of two grids that do not meet: both bounding boxes."""
     return (
         f"{name} and {other_name} must have some ground in common: {name} covers "
         f"{_bounds(geobox)}, {other_name} covers {_bounds(other)}"

@@ -62,7 +62,7 @@ class _Source:
     def __init__(self, store: ProbabilityStore) -> None:
         self.store, self.geobox = store, store.geobox
         self.window = whole(store.geobox)
-        self.count, self.dtype = store.classes, np.dtype(np.float32)
+        self.count, self.dtype = store.count, np.dtype(np.float32)
 
     def read(self, _: Handles, window: Window) -> tuple[FloatArray, BoolArray]:
         """Probability of a window that may overhang the store, and where it is observed."""
@@ -83,6 +83,7 @@ class GatherReader:
         geobox: grid of the series.
         mask: raster of clouds and the like, on any grid; None for none.
         rule: which of its numbers were not observed.
+        digest: of the run, so that one made anew in its place is opened anew.
     """
 
     probabilities: Path | None
@@ -91,6 +92,7 @@ class GatherReader:
     geobox: GeoBox
     mask: Path | None = None
     rule: Rule | None = None
+    digest: str = ""
 
     def read(self, window: Window) -> ByteArray:
         """Quantised probability, uint8 (class, y, x) of a window inside the grid.

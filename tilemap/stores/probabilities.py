@@ -11,12 +11,11 @@ import numpy as np
 import numpy.typing as npt
 from odc.geo.geobox import GeoBox
 
-from tilemap.errors import StoreError
-from tilemap.geometry import Tile, TileGrid, Window
+from tilemap.errors import DamagedError, StoreError
+from tilemap.geometry import Tile, TileGrid
 from tilemap.stores import georeference as geo
-from tilemap.stores.chunks import add_array, create_group, finish_group, open_group
-from tilemap.stores.marks import Mark, Marks
-from tilemap.stores.series import NAME, NODATA, DateStore
+from tilemap.stores.chunks import open_group, read_chunk
+from tilemap.stores.series import DateStore, create_planes
 
 FILE = "probabilities.zarr"
 _ONE = int(np.float16(1.0).view(np.uint16))
@@ -41,7 +40,10 @@ class StoredClass:
 
 
 class ProbabilityStore(DateStore):
-    """A ``DateStore`` that says what its classes are, which model it is of, and of which day."""
+    """A ``DateStore`` that says what its classes are, which model it is of, and of which day.
+
+    ``classes`` are in the order of the array; ``date`` is that of the scene, None if not known.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -50,7 +52,7 @@ class ProbabilityStore(DateStore):
             cut: Any = attributes["tilemap:grid"]
             grid = TileGrid(**{**cut, "scene": tuple(cut["scene"])})
             self.geobox: GeoBox = geo.geobox_from_attributes(attributes)
-            self.kinds = tuple(StoredClass(**kind) for kind in attributes["tilemap:classes"])
+            self.classes = tuple(StoredClass(**kind) for kind in attributes["tilemap:classes"])
             self.model_sha256 = str(attributes["tilemap:model_sha256"])
             self.digest = str(attributes["tilemap:digest"])
             day: Any = attributes["tilemap:date"]
@@ -78,34 +80,38 @@ class ProbabilityStore(DateStore):
             about: digest, model_sha256, date (ISO or None).
         """
         attributes = {
-            "Conventions": "CF-1.11",
-            "tilemap:grid": asdict(grid),
             "tilemap:classes": [asdict(kind) for kind in kinds],
             **{f"tilemap:{name}": value for name, value in about.items()},
-            **geo.geobox_attributes(geobox),
         }
-        group = create_group(path, attributes)
-        shape = (len(kinds), *grid.scene)
-        add_array(
-            group, NAME, shape, (len(kinds), grid.core, grid.core), np.uint8,
-            ("class", "y", "x"), {"grid_mapping": geo.GRID_MAPPING, "nodata": NODATA},
-        )  # fmt: skip
-        geo.add_grid_mapping(group, geobox)
-        geo.add_map_coordinates(group, geobox)
-        Marks.create(group, grid.shape)
-        finish_group(path)
+        create_planes(path, grid, geobox, len(kinds), attributes)
         return cls(path)
 
-    def whole(self) -> bool:
-        """Whether every core is there."""
-        return all(self.state(tile) is not Mark.MISSING for tile in self.grid.tiles())
+    def verify(self) -> bool:
+        """Read every core; those that are missing or damaged lose their mark, to be made again.
 
-    def state(self, tile: Tile) -> Mark:
-        """Mark of a core; missing if its chunk is not there."""
-        mark = self.marks.get(tile)
-        return mark if self.has_chunk(tile) else Mark.MISSING
+        Returns:
+            Whether all are there and done.
+        """
+        lost = 0
+        for tile in self.grid.tiles():
+            if not self.has(tile):
+                lost += 1
+                continue
+            try:
+                super().read_core(tile)
+            except DamagedError:
+                lost += 1
+        return lost == 0
 
     def read_core(self, tile: Tile) -> ByteArray:
-        """One core, uint8 (class, y, x)."""
-        window: Window = self.grid.core_window(tile)
-        return self.read_window(window)
+        """One core, uint8 (class, y, x); a store that is read for others stays as it is.
+
+        Raises:
+            StoreError: if it was never written or is damaged; says what to do.
+        """
+        try:
+            return read_chunk(self._array, (0, *tile))
+        except StoreError as error:
+            raise StoreError(
+                f"{self.path}: {error}; the same `tilemap segment` on that directory mends it"
+            ) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +30,36 @@ NAME, NODATA = "probability", 255
 ByteArray = npt.NDArray[np.uint8]
 
 
+def create_planes(
+    path: Path, grid: TileGrid, geobox: GeoBox, count: int, attributes: dict[str, Any]
+) -> None:
+    """Make a store of ``count`` planes without cores, that xarray can open.
+
+    Args:
+        attributes: of the store, besides those of the grid.
+
+    Raises:
+        StoreError: if it cannot be made.
+    """
+    group = create_group(
+        path,
+        {
+            "Conventions": "CF-1.11",
+            "tilemap:grid": asdict(grid),
+            **attributes,
+            **geo.geobox_attributes(geobox),
+        },
+    )
+    add_array(
+        group, NAME, (count, *grid.scene), (count, grid.core, grid.core), np.uint8,
+        ("class", "y", "x"), {"grid_mapping": geo.GRID_MAPPING, "nodata": NODATA},
+    )  # fmt: skip
+    geo.add_grid_mapping(group, geobox)
+    geo.add_map_coordinates(group, geobox)
+    Marks.create(group, grid.shape)
+    finish_group(path)
+
+
 class DateStore:
     """Array ``probability`` uint8 (class, y, x), one chunk per core; ``done``.
 
@@ -45,27 +76,21 @@ class DateStore:
     def create(
         cls, path: Path, grid: TileGrid, geobox: GeoBox, classes: int, digest: str
     ) -> DateStore:
-        """A new store without cores."""
-        attributes = {
-            "Conventions": "CF-1.11",
-            "tilemap:digest": digest,
-            "tilemap:grid": asdict(grid),
-            **geo.geobox_attributes(geobox),
-        }
-        group = create_group(path, attributes)
-        add_array(
-            group, NAME, (classes, *grid.scene), (classes, grid.core, grid.core), np.uint8,
-            ("class", "y", "x"), {"grid_mapping": geo.GRID_MAPPING, "scale_factor": 1 / 254},
-        )  # fmt: skip
-        geo.add_grid_mapping(group, geobox)
-        geo.add_map_coordinates(group, geobox)
-        Marks.create(group, grid.shape)
-        finish_group(path)
+        """A new store without cores.
+
+        Args:
+            path: of the store.
+            grid: the cut of the series.
+            geobox: the grid of the series.
+            classes: how many there are.
+            digest: of all that decides what it holds.
+        """
+        create_planes(path, grid, geobox, classes, {"tilemap:digest": digest})
         return cls(path, grid)
 
     @property
-    def classes(self) -> int:
-        """How many there are."""
+    def count(self) -> int:
+        """How many classes there are."""
         return int(self._array.shape[0])
 
     def write(self, tile: Tile, quantised: ByteArray, mark: Mark = Mark.DONE) -> None:
@@ -81,7 +106,7 @@ class DateStore:
     def write_blank(self, tile: Tile) -> None:
         """A core that was not observed, because it could not be read; to be tried again."""
         shape = self.grid.core_window(tile).shape
-        self.write(tile, np.full((self.classes, *shape), NODATA, np.uint8), Mark.PROVISIONAL)
+        self.write(tile, np.full((self.count, *shape), NODATA, np.uint8), Mark.PROVISIONAL)
 
     def has(self, tile: Tile) -> bool:
         """Whether a core is marked done and its chunk exists."""
@@ -97,7 +122,7 @@ class DateStore:
         Raises:
             DamagedError: if a core it needs was never written or is damaged.
         """
-        out = np.full((self.classes, *window.shape), NODATA, dtype=np.uint8)
+        out = np.full((self.count, *window.shape), NODATA, dtype=np.uint8)
         inside = window.intersect(self.grid.scene_window)
         if not inside.size:
             return out
@@ -107,11 +132,16 @@ class DateStore:
                 owned = self.grid.core_window((row, col))
                 part = owned.intersect(inside)
                 if part.size:
-                    chunk = self._read(Tile(row, col))
+                    chunk = self.read_core(Tile(row, col))
                     out[:, *part.within(window)] = chunk[:, *part.within(owned)]
         return out
 
-    def _read(self, tile: Tile) -> ByteArray:
+    def read_core(self, tile: Tile) -> ByteArray:
+        """One core, uint8 (class, y, x).
+
+        Raises:
+            DamagedError: if it was never written or is damaged; its mark is taken away.
+        """
         try:
             return read_chunk(self._array, (0, *tile))
         except StoreError as error:
