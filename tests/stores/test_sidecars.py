@@ -1,4 +1,4 @@
-"""Names and colours arrive where GDAL and QGIS read them."""
+"""Names and colours arrive where GDAL, QGIS, ArcGIS and map servers read them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import numpy as np
+import pyogrio
 import pytest
 import rasterio
 from affine import Affine
@@ -17,7 +18,16 @@ from odc.geo.geobox import GeoBox
 from tilemap.errors import StoreError
 from tilemap.geometry import Window
 from tilemap.stores.cog import RasterProfile, partial_path, publish, write_cog
-from tilemap.stores.sidecars import ClassRow, aux_xml, class_rows, qml, write_sidecars
+from tilemap.stores.sidecars import (
+    ClassRow,
+    aux_xml,
+    class_rows,
+    qml,
+    sidecar_names,
+    sld,
+    vat_dbf,
+    write_sidecars,
+)
 
 NAMES = {0: "shadow", 1: "water & ice", 3: '<snow> "é"'}
 PALETTE = {0: (1, 2, 3), 1: (0, 90, 200), 3: (255, 255, 240), 255: (9, 9, 9)}
@@ -101,13 +111,56 @@ def test_qml_is_a_paletted_style() -> None:
     assert len(entries) == 3
 
 
+def test_sld_maps_values_not_ramps() -> None:
+    """A map server finds value, label and colour of each class, and no ramp between them."""
+    spaces = {"sld": "http://www.opengis.net/sld"}
+    root = ET.fromstring(sld(rows(), "land & cover").encode())
+    assert root.findtext("sld:NamedLayer/sld:Name", namespaces=spaces) == "land & cover"
+    colors = root.find(".//sld:RasterSymbolizer/sld:ColorMap", spaces)
+    assert colors is not None
+    assert colors.get("type") == "values"
+    entries = [(e.get("quantity"), e.get("label"), e.get("color")) for e in colors]
+    assert entries[0] == ("0", "shadow", "#010203")
+    assert entries[2] == ("3", '<snow> "é"', "#fffff0")
+
+
+def test_vat_is_read_by_gdal(tmp_path: Path) -> None:
+    """Every cell comes back: large counts, texts beyond ASCII, small areas."""
+    write_sidecars(tmp_path / "a.tif", rows())
+    meta, _, _, columns = pyogrio.raw.read(tmp_path / "a.tif.vat.dbf")
+    table = dict(zip(meta["fields"], (column.tolist() for column in columns), strict=True))
+    assert meta["encoding"] == "UTF-8"
+    assert table == {
+        "Value": [0, 1, 3],
+        "Count": [3_000_000_000, 10, 7],
+        "Class": ["shadow", "water & ice", '<snow> "é"'],
+        "Red": [1, 0, 255],
+        "Green": [2, 90, 255],
+        "Blue": [3, 200, 240],
+        "Area_km2": [300.0, 0.001, 0.0007],
+    }
+    assert meta["ogr_types"][:3] == ["OFTInteger", "OFTInteger64", "OFTString"]
+
+
+def test_vat_without_areas(tmp_path: Path) -> None:
+    """The column of areas is left out where they are unknown."""
+    path = tmp_path / "a.tif.vat.dbf"
+    path.write_bytes(vat_dbf(rows(areas=None)))
+    meta, _, _, _ = pyogrio.raw.read(path)
+    assert list(meta["fields"]) == ["Value", "Count", "Class", "Red", "Green", "Blue"]
+
+
 def product(folder: Path) -> Path:
     """A published class map with its sidecars."""
     pixels = np.tile(np.array([0, 1, 3, 255], dtype=np.uint8), (30, 10))
     final = folder / "landcover.tif"
     write_cog(final, LOOK, [(Window(0, 0, 30, 40), pixels)], folder / "scratch")
     written = write_sidecars(final, rows())
-    assert [path.name for path in written] == ["landcover.tif.aux.xml", "landcover.qml"]
+    assert [path.name for path in written] == list(sidecar_names("landcover.tif"))
+    assert {path.name for path in folder.glob("landcover*")} == {
+        "landcover.tif.partial", "landcover.tif.aux.xml", "landcover.qml", "landcover.sld",
+        "landcover.tif.vat.dbf", "landcover.tif.vat.cpg",
+    }  # fmt: skip
     publish(partial_path(final), final)
     return final
 

@@ -1,7 +1,8 @@
 """Files beside a class map from which GIS programs take names, colours and areas.
 
-A GeoTIFF holds a palette but no class names: GDAL keeps those in ``<name>.tif.aux.xml``, and QGIS
-takes its legend from ``<name>.qml``.
+A GeoTIFF holds a palette but no class names: GDAL keeps those in ``<name>.tif.aux.xml``, QGIS
+takes its legend from ``<name>.qml``, ArcGIS its table from ``<name>.tif.vat.dbf``, and map servers
+their colours from ``<name>.sld``.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from typing import NamedTuple
 from xml.etree import ElementTree as ET
 
 from tilemap.errors import StoreError
-from tilemap.stores.cog import RasterProfile
+from tilemap.stores.dbf import DbfColumn, dbf
+from tilemap.stores.raster_profile import RasterProfile
 
 
 @dataclass(frozen=True)
@@ -148,8 +150,58 @@ def qml(rows: Sequence[ClassRow]) -> str:
     return "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n" + _text(root)
 
 
+def sld(rows: Sequence[ClassRow], layer: str) -> str:
+    """An OGC style (SLD 1.0.0): one colour and one label per class.
+
+    ``type="values"`` is an addition that GeoServer, MapServer and QGIS share: no ramp between
+    classes.
+
+    Args:
+        rows: the classes.
+        layer: what a server calls the map.
+    """
+    space = {"xmlns": "http://www.opengis.net/sld", "xmlns:ogc": "http://www.opengis.net/ogc"}
+    root = ET.Element("StyledLayerDescriptor", {"version": "1.0.0", **space})
+    named = ET.SubElement(root, "NamedLayer")
+    ET.SubElement(named, "Name").text = _printable(layer)
+    style = ET.SubElement(named, "UserStyle")
+    rule = ET.SubElement(ET.SubElement(style, "FeatureTypeStyle"), "Rule")
+    symbolizer = ET.SubElement(rule, "RasterSymbolizer")
+    ET.SubElement(symbolizer, "Opacity").text = "1"
+    colors = ET.SubElement(symbolizer, "ColorMap", type="values")
+    for row in rows:
+        ET.SubElement(
+            colors,
+            "ColorMapEntry",
+            color=row.hex,
+            quantity=str(row.value),
+            label=row.name,
+            opacity="1",
+        )
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + _text(root)
+
+
+def vat_dbf(rows: Sequence[ClassRow]) -> bytes:
+    """ArcGIS's attribute table of a raster, dBASE III; texts are UTF-8.
+
+    The column ``Area_km2`` is there only if the areas are known.
+    """
+    columns = [
+        DbfColumn("Value", [row.value for row in rows]),
+        DbfColumn("Count", [row.pixels for row in rows], width=18),
+        DbfColumn("Class", [row.name for row in rows]),
+        DbfColumn("Red", [row.color[0] for row in rows]),
+        DbfColumn("Green", [row.color[1] for row in rows]),
+        DbfColumn("Blue", [row.color[2] for row in rows]),
+    ]
+    areas = [row.area_km2 for row in rows if row.area_km2 is not None]
+    if len(areas) == len(rows):
+        columns.append(DbfColumn("Area_km2", areas, width=20, decimals=6))
+    return dbf(columns)
+
+
 def write_sidecars(final: Path, rows: Sequence[ClassRow]) -> tuple[Path, ...]:
-    """Write ``<name>.tif.aux.xml`` and ``<name>.qml``, each whole or not at all.
+    """Write what ``sidecar_names`` lists, each whole or not at all.
 
     Args:
         final: the class map's final name; it is published after its sidecars.
@@ -161,13 +213,30 @@ def write_sidecars(final: Path, rows: Sequence[ClassRow]) -> tuple[Path, ...]:
     Raises:
         StoreError: if they cannot be written.
     """
-    texts = {
-        final.with_name(final.name + ".aux.xml"): aux_xml(rows),
-        final.with_suffix(".qml"): qml(rows),
-    }
-    for path, text in texts.items():
-        write_text(path, text)
-    return tuple(texts)
+    contents = (
+        aux_xml(rows).encode(),
+        qml(rows).encode(),
+        sld(rows, final.stem).encode(),
+        vat_dbf(rows),
+        b"UTF-8\n",
+    )
+    paths = tuple(final.with_name(name) for name in sidecar_names(final.name))
+    for path, content in zip(paths, contents, strict=True):
+        write_bytes(path, content)
+    return paths
+
+
+def sidecar_names(name: str) -> tuple[str, ...]:
+    """Files that a class map has beside it.
+
+    >>> sidecar_names("landcover.tif")
+    ('landcover.tif.aux.xml', 'landcover.qml', 'landcover.sld', 'landcover.tif.vat.dbf',
+     'landcover.tif.vat.cpg')
+    """
+    stem = Path(name).stem
+    return (
+        f"{name}.aux.xml", f"{stem}.qml", f"{stem}.sld", f"{name}.vat.dbf", f"{name}.vat.cpg",
+    )  # fmt: skip
 
 
 def write_text(path: Path, text: str) -> None:
