@@ -171,6 +171,32 @@ def test_stores_without_an_identity_are_remains_of_a_run(tmp_path: Path, names: 
     RunDirectory(tmp_path).check(ONE, fresh=False)
 
 
+def test_probabilities_beside_such_stores_are_remains_too(tmp_path: Path) -> None:
+    """Half made or whole; alone, or beside something foreign, they are nobody's."""
+    (tmp_path / STORES / "tiles.zarr").mkdir(parents=True)
+    for name in ("probabilities.zarr.partial", "probabilities.zarr"):
+        (tmp_path / name).mkdir()
+        RunDirectory(tmp_path).check(ONE, fresh=False)
+    (tmp_path / "probabilities.zarr.txt").write_text("mine")
+    with pytest.raises(OutputError, match="must be empty or hold a run"):
+        RunDirectory(tmp_path).check(ONE, fresh=True)
+    alone = tmp_path / "alone"
+    (alone / "probabilities.zarr").mkdir(parents=True)
+    with pytest.raises(OutputError, match="must be empty or hold a run"):
+        RunDirectory(alone).check(ONE, fresh=True)
+
+
+def test_a_run_is_cleared_of_its_probabilities(tmp_path: Path) -> None:
+    """With all that a run leaves; what is not its own stays."""
+    directory = _begun(tmp_path, ONE)
+    for name in ("probabilities.zarr", "probabilities.zarr.partial"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "zarr.json").write_text("{}")
+    (tmp_path / "mine.txt").write_text("mine")
+    directory.clear()
+    assert _listing(tmp_path) == ["mine.txt"]
+
+
 def test_a_file_is_no_directory(tmp_path: Path) -> None:
     """Neither is what lies below one."""
     (tmp_path / "a.txt").write_text("mine")

@@ -125,7 +125,7 @@ class RunDirectory:
             raise OutputError(f"cannot create {self.path}: {parent} is not writable")
         entries = sorted(p.name for p in self.path.iterdir()) if self.path.exists() else []
         if STORES in entries:  # made together with them
-            entries = [name for name in entries if not name.startswith(PROBABILITIES)]
+            entries = [e for e in entries if e not in (PROBABILITIES, f"{PROBABILITIES}.partial")]
         previous = self.previous()
         if previous is None:
             if entries and not (entries == [STORES] and self._only_remains()):

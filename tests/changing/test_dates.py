@@ -70,6 +70,41 @@ def test_what_is_no_finished_run(tmp_path: Path) -> None:
         open_date(tmp_path)
 
 
+def test_each_kind_of_what_is_no_date_is_told_apart(tmp_path: Path) -> None:
+    """No run, one that has only begun, and a run of something else."""
+    for name, told in (("none", "has no run.json"), ("begun", "run the same command again")):
+        place = tmp_path / name
+        place.mkdir()
+        if name == "begun":
+            (place / "stores").mkdir()
+        with pytest.raises(SceneError, match=told):
+            open_date(place)
+    (tmp_path / "none" / "run.json").write_text('{"identity": {"kind": "change"}}')
+    with pytest.raises(SceneError, match="is of something else"):
+        open_date(tmp_path / "none")
+
+
+def test_a_whole_day_in_any_name_goes_before_a_year(tmp_path: Path, make_run: MakeRun) -> None:
+    """The directory tells the day, the scene the year alone; without a note."""
+    run = make_run(tmp_path / "2019-07-10", soften(LABELS, 4), None)
+    record = json.loads((run / "run.json").read_text())
+    record["scene"]["name"] = "scene_2019"
+    (run / "run.json").write_text(json.dumps(record))
+    found = open_date(run)
+    assert found.day == datetime.date(2019, 7, 10)
+    assert found.notes == ()
+
+
+def test_a_partial_run_is_a_date_and_is_told(tmp_path: Path, make_run: MakeRun) -> None:
+    """What it lacks was not observed."""
+    run = make_run(tmp_path / "y2000", soften(LABELS, 4), "2000-01-01")
+    record = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**record, "status": "partial"}))
+    found = open_date(run)
+    assert "partial" in found.notes[0]
+    assert not found.hard
+
+
 def test_a_store_of_another_run(tmp_path: Path, make_run: MakeRun) -> None:
     """Probabilities that do not belong to the record beside them are refused."""
     run = make_run(tmp_path / "y2000", soften(LABELS, 4), None)
@@ -112,6 +147,47 @@ def test_dates_far_apart_are_named() -> None:
     left = _geobox(0, -700, 61, 90)
     with pytest.raises(SceneMismatchError, match="some ground in common"):
         choose_geobox([("a", a), ("b", c), ("c", left)])
+
+
+def test_pixels_that_are_the_same_but_for_rounding_take_no_further_row() -> None:
+    """A border on a pixel's edge, to 1e-9 of a pixel, is on it."""
+    first = _geobox(0, 0, 61, 90)
+    noise = [_geobox(100 + side, -30 + side, 61, 90) for side in (-1e-8, 1e-8)]
+    for one in noise:
+        assert choose_geobox([("a", first), ("b", one)]) == _geobox(100, 0, 51, 87)
+        assert choose_geobox([("a", first), ("b", one)], extent="union") == _geobox(0, -30, 71, 93)
+
+
+def test_dates_of_two_systems() -> None:
+    """Degrees and metres meet on the pixels of the first; one without a CRS meets none."""
+    first = _geobox(0, 0, 61, 90)
+    degrees = GeoBox((30, 100), Affine(1e-4, 0, -75.001, 0, -1e-4, -9.0465), "EPSG:4326")
+    both = choose_geobox([("a", first), ("b", degrees)])
+    assert both.crs == first.crs
+    rows, cols = (int(side) for side in both.shape)
+    assert 30 <= rows <= 36
+    assert cols == 90
+    offset = (both.affine.c - 5e5) / 10, (9e6 - both.affine.f) / 10
+    assert offset == (int(offset[0]), int(offset[1]))
+    world = GeoBox((180, 360), Affine(1, 0, -180, 0, -1, 90), "EPSG:4326")
+    assert choose_geobox([("a", first), ("b", world)]) == first
+    bare = GeoBox((61, 90), first.affine, None)
+    for dates in ([("a", first), ("b", bare)], [("b", bare), ("a", first)]):
+        with pytest.raises(SceneMismatchError, match="b has none, a has one"):
+            choose_geobox(dates)
+
+
+def test_the_grid_of_a_raster(tmp_path: Path) -> None:
+    """Taken as it is; every date must meet it."""
+    path = write_geotiff(
+        tmp_path / "like.tif", np.zeros((1, 11, 13), np.uint8), crs="EPSG:32718",
+        transform=Affine(25, 0, 5e5 + 33, 0, -25, 9e6 - 7),
+    )  # fmt: skip
+    like = GeoBox((11, 13), Affine(25, 0, 5e5 + 33, 0, -25, 9e6 - 7), "EPSG:32718")
+    near, far = ("a", _geobox(0, 0, 61, 90)), ("far", _geobox(0, 5000, 61, 90))
+    assert choose_geobox([near], like=path) == like
+    with pytest.raises(SceneMismatchError, match=r"far covers x 505000.*like.tif covers x 500033"):
+        choose_geobox([near, far], like=path)
 
 
 def test_the_same_grid_is_copied_to_the_bit(tmp_path: Path, make_run: MakeRun) -> None:
@@ -177,6 +253,21 @@ def test_clouds_are_not_observed(tmp_path: Path, make_run: MakeRun) -> None:
     want = np.zeros(SHAPE, bool)
     want[20:30, 40:60] = want[0:2, 0:2] = want[60] = True
     assert np.array_equal(hidden, want)
+
+
+def test_a_mask_that_cannot_be_one_is_refused(tmp_path: Path, make_run: MakeRun) -> None:
+    """Numbers with a fraction; another place. Before anything is read of the date."""
+    found = open_date(make_run(tmp_path / "y2000", soften(LABELS, 4), None))
+    rule, where = Rule.parse("scl"), {"crs": "EPSG:32718", "transform": AFFINE}
+    path = write_geotiff(tmp_path / "f.tif", np.zeros((1, 61, 90), np.float32), **where)  # type: ignore[arg-type]
+    with pytest.raises(SceneError, match=r"must hold whole numbers, .*float32"):
+        gather_reader(found, found.geobox, path, rule)
+    path = write_geotiff(
+        tmp_path / "m.tif", np.zeros((1, 61, 90), np.uint8), crs="EPSG:32718",
+        transform=Affine(10, 0, 5.2e5, 0, -10, 9e6),
+    )  # fmt: skip
+    with pytest.raises(SceneMismatchError, match=r"m.tif covers x 520000.*the series covers x 500"):
+        gather_reader(found, found.geobox, path, rule)
 
 
 def test_quantised_there_and_back() -> None:

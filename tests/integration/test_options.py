@@ -11,6 +11,7 @@ import rasterio
 
 from tilemap import api
 from tilemap.api import demo_scene, segment
+from tilemap.errors import OutputError
 from tilemap.geometry import Window
 from tilemap.models import registry
 from tilemap.models.card import BandStatistics
@@ -183,3 +184,37 @@ def test_a_run_that_lost_a_tile_continues_to_the_same_bytes(
     result = segment(scene, out=out, workers=1, **options)  # type: ignore[arg-type]
     assert result.record["tasks"]["done"] == 1 + 4
     assert _bytes(out) == _bytes(mapped.directory)
+
+
+@pytest.mark.parametrize("lost", ["a flipped bit", "a chunk", "all of it"])
+def test_probabilities_that_are_lost_are_made_again(
+    mapped: RunResult, folder: Path, scene: Path, other: Path, lost: str
+) -> None:
+    """The same command finds it, stitches that alone anew, and ends in the same bytes."""
+    out = folder / lost.replace(" ", "-")
+    shutil.copytree(mapped.directory, out)
+    chunk = out / "probabilities.zarr" / "probability" / "c" / "0" / "1" / "2"
+    if lost == "a flipped bit":
+        content = bytearray(chunk.read_bytes())
+        content[len(content) // 2] ^= 8
+        chunk.write_bytes(bytes(content))
+    elif lost == "a chunk":
+        chunk.unlink()
+    else:
+        shutil.rmtree(out / "probabilities.zarr")
+    result = segment(scene, out=out, workers=1, **_options(other))  # type: ignore[arg-type]
+    assert result.record["tasks"]["done"] == (9 if lost == "all of it" else 1)
+    assert _bytes(out) == _bytes(mapped.directory)
+    again = segment(scene, out=out, workers=1, **_options(other))  # type: ignore[arg-type]
+    assert again.resumed == 18  # nothing to do
+
+
+def test_probabilities_are_part_of_what_a_run_is(
+    mapped: RunResult, scene: Path, other: Path
+) -> None:
+    """A run with them is not continued without; the difference is named."""
+    options = {**_options(other), "probabilities": False}
+    with pytest.raises(OutputError, match=r"probabilities was True, now \(absent\)"):
+        segment(scene, out=mapped.directory, workers=1, **options)  # type: ignore[arg-type]
+    plans = [api.plan(scene, **o).plan.store_bytes for o in (options, _options(other))]  # type: ignore[arg-type]
+    assert plans[1] > plans[0] + 2 * SHAPE[0] * SHAPE[1]

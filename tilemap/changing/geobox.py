@@ -11,7 +11,15 @@ from odc.geo.geobox import GeoBox
 
 from tilemap.errors import SceneMismatchError
 from tilemap.geometry import Window
-from tilemap.stores.grids import at_resolution, footprint, lattice, moved, pixel_map, whole
+from tilemap.stores.grids import (
+    at_resolution,
+    footprint,
+    lattice,
+    moved,
+    pixel_affine,
+    pixel_map,
+    whole,
+)
 from tilemap.stores.opening import plain_path
 from tilemap.stores.rasters import describe
 
@@ -39,17 +47,17 @@ def choose_geobox(
     if like is not None:
         chosen = describe(str(plain_path(str(like)))).geobox
         for name, geobox in dates:
-            if footprint(geobox, chosen).size == 0:
-                raise SceneMismatchError(apart(name, geobox, str(like), chosen))
+            _check(name, geobox, str(like), chosen)
         return chosen
     (first_name, first), others = dates[0], dates[1:]
     if resolution is not None:
         first = at_resolution(first, resolution)
     window = whole(first)
     for name, geobox in others:
-        reach = _reach(geobox, first) if extent == "union" else footprint(geobox, first)
-        if footprint(geobox, first).size == 0:
-            raise SceneMismatchError(apart(name, geobox, first_name, first))
+        _check(name, geobox, first_name, first)
+        # far outside of a CRS's own area coordinates are nonsense, which `footprint` knows
+        alike = pixel_affine(geobox, first) is not None
+        reach = _reach(geobox, first) if alike or extent == "union" else footprint(geobox, first)
         if extent == "union":
             window = Window(
                 min(window.top, reach.top), min(window.left, reach.left),
@@ -64,6 +72,18 @@ def choose_geobox(
                     f"({_bounds(first)}) on; leave one out, or map --extent union"
                 )
     return GeoBox(window.shape, moved(first.affine, window.top, window.left), first.crs)
+
+
+def _check(name: str, geobox: GeoBox, other_name: str, other: GeoBox) -> None:
+    """A date has some ground in common with the grid of the series."""
+    if (geobox.crs is None) != (other.crs is None):
+        lacks, has = (name, other_name) if geobox.crs is None else (other_name, name)
+        raise SceneMismatchError(
+            f"all dates must have a CRS or none, {lacks} has none, {has} has one; assign it first "
+            "(gdal_edit.py -a_srs)"
+        )
+    if footprint(geobox, other).size == 0:
+        raise SceneMismatchError(apart(name, geobox, other_name, other))
 
 
 def _reach(here: GeoBox, there: GeoBox) -> Window:
