@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tilemap.api import demo, evaluate, plan, segment, train
+    from tilemap.api import change, demo, evaluate, plan, segment, train
     from tilemap.geometry import Tile, TileGrid, Window
     from tilemap.scene import Scene
     from tilemap.stores.geotiff import SceneRequest, open_scene
@@ -23,6 +23,7 @@ _HOME = {
     "Tile": "tilemap.geometry",
     "TileGrid": "tilemap.geometry",
     "Window": "tilemap.geometry",
+    "change": "tilemap.api",
     "demo": "tilemap.api",
     "evaluate": "tilemap.api",
     "open_scene": "tilemap.stores.geotiff",
@@ -38,6 +39,7 @@ __all__ = [
     "TileGrid",
     "Window",
     "__version__",
+    "change",
     "demo",
     "evaluate",
     "open_scene",

@@ -1,11 +1,11 @@
-"""The public face in Python: ``plan``, ``segment``, ``demo``, in the words of the command line."""
+"""The public face in Python: ``segment``, ``change``, in the words of the command line."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack, cast
 
 from tilemap.cluster import ClusterSettings
 from tilemap.errors import UsageError
@@ -23,6 +23,8 @@ from tilemap.stores.predictions import UNCERTAINTIES, Uncertainty
 from tilemap.worker import Backend
 
 if TYPE_CHECKING:
+    from tilemap.changing.execute import ChangeResult
+    from tilemap.changing.settings import ChangeSettings
     from tilemap.training.interface import Listener
     from tilemap.training.train import TrainResult
 
@@ -42,7 +44,8 @@ class Options(TypedDict, total=False):
     Of the cut, in pixels: ``core``, ``halo``, ``blend``. Of the model: ``device`` (auto, cpu,
     cuda), ``precision`` (float32, bfloat16), ``engine`` (auto, torch, onnxruntime, openvino),
     ``tta`` (none, flips, rotations: the mean over each patch mirrored and turned). Of the
-    products: ``uncertainty`` ("entropy", "margin"). Of the cluster: ``scheduler``, ``workers``,
+    products: ``uncertainty`` ("entropy", "margin"), ``probabilities`` (True keeps those of every
+    class, for ``change``). Of the cluster: ``scheduler``, ``workers``,
     ``memory_limit`` ("2GiB", of one worker). ``keep_stores``.
     """
 
@@ -60,6 +63,7 @@ class Options(TypedDict, total=False):
     engine: str
     tta: str
     uncertainty: Sequence[str]
+    probabilities: bool
     scheduler: str | None
     workers: int | None
     memory_limit: str | int | None
@@ -107,6 +111,7 @@ def _settings(options: Options) -> SegmentSettings:
         options.get("keep_stores", True),
         check_mode(options.get("tta", "none")),
         _measures(options.get("uncertainty", ())),
+        options.get("probabilities", False),
     )
 
 
@@ -225,6 +230,124 @@ def evaluate(
     """
     settings, cluster = settings_of(class_map, reference, options)
     return evaluate_map(settings, cluster, None if out is None else Path(out), progress)
+
+
+class ChangeOptions(TypedDict, total=False):
+    """What may be said of a series; everything has a default, see ``ChangeSettings``.
+
+    Of the dates: ``dates``, ``masks``, ``mask_rule``, ``allow_model_mismatch``,
+    ``accept_misregistration``. Of the method: ``method`` (hmm, pcc, cvaps), ``rate`` (or "fit"),
+    ``transitions``, ``prior``, ``tau``, ``threshold`` (or "otsu"), ``mmu_ha``. Of the grid:
+    ``like``, ``resolution``, ``extent``, ``core``. For scenes, as for ``segment``: ``bands``,
+    ``nodata``, ``scale``, ``offset``, ``device``, ``precision``, ``engine``. Of the cluster:
+    ``scheduler``, ``workers``, ``memory_limit``.
+    """
+
+    dates: Sequence[str] | None
+    masks: Sequence[str | Path]
+    mask_rule: str | None
+    allow_model_mismatch: bool
+    accept_misregistration: bool
+    method: str
+    rate: float | str
+    transitions: str | Path | None
+    prior: str
+    tau: float
+    threshold: float | str
+    mmu_ha: float
+    like: str | Path | None
+    resolution: float | None
+    extent: str
+    core: int
+    bands: Sequence[str] | None
+    nodata: float | None
+    scale: float | None
+    offset: float | None
+    device: str
+    precision: str
+    engine: str
+    scheduler: str | None
+    workers: int | None
+    memory_limit: str | int | None
+
+
+_OF_CHANGE = (
+    "mask_rule", "allow_model_mismatch", "accept_misregistration", "method", "rate", "prior",
+    "tau", "mmu_ha", "resolution", "extent", "core",
+)  # fmt: skip
+_OF_SCENES = ("bands", "nodata", "scale", "offset", "device", "precision", "engine")
+
+
+def change_settings(
+    inputs: Sequence[str | Path], model: Models | None, options: Mapping[str, Any]
+) -> ChangeSettings:
+    """The settings of a series from its options.
+
+    Raises:
+        UsageError: if an option is unknown or cannot hold.
+    """
+    from tilemap.changing.settings import ChangeSettings
+
+    if unknown := sorted(options.keys() - ChangeOptions.__annotations__.keys()):
+        known = ", ".join(ChangeOptions.__annotations__)
+        raise UsageError(f"options must be among {known}; got {', '.join(unknown)}")
+    scenes = {key: options[key] for key in _OF_SCENES if key in options}
+    request = _request(["-"], cast("Options", scenes))
+    threshold = options.get("threshold", 0.5)
+    like, transitions = options.get("like"), options.get("transitions")
+    of_cluster = {k: options[k] for k in ("scheduler", "workers", "memory_limit") if k in options}
+    return ChangeSettings(
+        inputs=tuple(str(one) for one in inputs),
+        model=() if model is None else tuple(str(m) for m in _models(model)),
+        dates=tuple(options.get("dates") or ()),
+        masks=tuple(str(mask) for mask in options.get("masks") or ()),
+        like=None if like is None else str(like),
+        transitions=None if transitions is None else str(transitions),
+        threshold=None if threshold == "otsu" else float(threshold),
+        cluster=_settings(cast("Options", of_cluster)).cluster,
+        segment={
+            "request": {
+                key: getattr(request, key) for key in ("band_names", "nodata", "scale", "offset")
+            },
+            "settings": _settings(
+                cast("Options", {k: v for k, v in scenes.items() if k in Options.__annotations__})
+            ),
+        },
+        **{key: options[key] for key in _OF_CHANGE if key in options},
+    )
+
+
+def change(
+    inputs: Sequence[str | Path],
+    *,
+    out: str | Path,
+    model: Models | None = None,
+    fresh: bool = False,
+    progress: Progress | None = None,
+    **options: Unpack[ChangeOptions],
+) -> ChangeResult:
+    """Compare the dates of one place: change map, dates, probabilities, tables, polygons.
+
+    The same call on the same directory continues a run that was interrupted; with more dates it
+    extends the series.
+
+    Args:
+        inputs: one per date, the oldest first: a directory of ``segment`` or a scene.
+        out: directory of the series; made if it is not there.
+        model: for inputs that are scenes.
+        fresh: forget an earlier series in that directory.
+        progress: told what happens; silent by default.
+        **options: see ``ChangeOptions``.
+
+    Raises:
+        TilemapError: of the kind that fits. A tile that fails three times is no error: the
+            result's ``status`` is "partial" then.
+    """
+    from tilemap.changing.execute import execute_series
+    from tilemap.changing.prepare import prepare_series
+
+    settings = change_settings(inputs, model, options)
+    return execute_series(prepare_series(settings, Path(out)), Path(out), fresh, progress)
 
 
 def train(

@@ -13,6 +13,7 @@ from pyproj import CRS, Geod, Transformer
 from tilemap.geometry import Window
 
 EDGE_POINTS = 16
+SQUARE = 64
 
 
 class CellArea:
@@ -54,6 +55,32 @@ class CellArea:
         if self._radians:
             return self._geographic_m2(self._geod, window) / window.size / 1e6
         return self._outline_m2(self._geod, window) / window.size / 1e6
+
+    def cell_km2(self, window: Window) -> npt.NDArray[np.float64]:
+        """True area of each pixel of a window, km2; NaN where it is not known.
+
+        It does not depend on how the map is cut. Degrees: exact, row by row. Any other CRS: the
+        mean over squares of 64 pixels that lie still on the map.
+
+        Returns:
+            float64, (y, 1) in degrees, else (y, x).
+        """
+        if self._geod is None:
+            return np.full((window.height, 1), math.nan)
+        if self._radians:
+            edges = self._affine.f + self._affine.e * np.arange(window.top, window.bottom + 1)
+            zones = zone_m2(edges * self._radians, self._geod.a, self._geod.es)
+            width = abs(self._affine.a) * self._radians
+            return np.abs(np.diff(zones))[:, None] * width / 1e6
+        area = np.empty(window.shape)
+        for row in range(window.top // SQUARE, -(-window.bottom // SQUARE)):
+            for col in range(window.left // SQUARE, -(-window.right // SQUARE)):
+                square = Window(
+                    row * SQUARE, col * SQUARE, (row + 1) * SQUARE, (col + 1) * SQUARE
+                )
+                part = square.intersect(window)
+                area[part.within(window)] = self.mean_km2(square)
+        return area
 
     def _geographic_m2(self, geod: Geod, window: Window) -> float:
         north = self._affine.f + self._affine.e * window.top

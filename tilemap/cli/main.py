@@ -7,7 +7,7 @@ import traceback
 
 import typer
 
-from tilemap.cli import evaluate, models, segment, train
+from tilemap.cli import change, evaluate, models, segment, train
 from tilemap.errors import EXIT_BUG, TilemapError
 
 INTERRUPTED = 130
@@ -21,6 +21,7 @@ app = typer.Typer(
 app.command("demo")(segment.demo)
 app.command("plan")(segment.plan)
 app.command("segment")(segment.segment)
+app.command("change")(change.change)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.add_typer(models.app, name="models")

@@ -1,0 +1,352 @@
+"""One run over a series: segment what is not, gather, register, compare, sieve, export, report."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from distributed import Client
+
+from tilemap.changing.batch import Batch, Failed, Key, Receipt
+from tilemap.changing.dates import gather_reader, open_date
+from tilemap.changing.directory import DATES, ChangeDirectory
+from tilemap.changing.methods import method_of
+from tilemap.changing.prepare import PreparedSeries, facts_of
+from tilemap.changing.products import Files, publish_all
+from tilemap.changing.regions import FOLDER, join_borders, read_polygons
+from tilemap.changing.registering import block_keys, block_side, register
+from tilemap.changing.working import ChangePlugin, ChangeSpec, DateWork, Task
+from tilemap.cluster import connect, pins, thread_count
+from tilemap.directory import digest_of, read_json, write_json
+from tilemap.errors import EXIT_OK, EXIT_PARTIAL, OutputError, StoreError
+from tilemap.geometry import Tile
+from tilemap.models.registry import file_sha256
+from tilemap.progress import Progress, Silent
+from tilemap.record import versions
+from tilemap.run import execute as execute_run
+from tilemap.stages.change import layer_specs, nothing_known
+from tilemap.stages.figures import ChangeFigures
+from tilemap.stores.core_store import CoreStore, LayerSpec
+from tilemap.stores.marks import Mark
+from tilemap.stores.masks import Rule
+from tilemap.stores.series import DateStore
+
+
+@dataclass(frozen=True)
+class ChangeResult:
+    """What became of a series.
+
+    Args:
+        status: "ok", or "partial" if tiles were left out.
+        record: contents of ``run.json``.
+        resumed: tasks that an earlier run of the same command had done already.
+    """
+
+    status: str
+    directory: Path
+    record: dict[str, Any] = field(repr=False)
+    resumed: int = 0
+
+    @property
+    def change(self) -> Path:
+        """The change map."""
+        return self.directory / "change.tif"
+
+    @property
+    def exit_code(self) -> int:
+        """0 ok, 3 partial."""
+        return EXIT_OK if self.status == "ok" else EXIT_PARTIAL
+
+
+def execute_series(
+    prepared: PreparedSeries, out: Path, fresh: bool = False, progress: Progress | None = None
+) -> ChangeResult:
+    """Run what was prepared; the same call on the same directory continues an earlier one.
+
+    A series that lies in the directory with fewer dates is extended: what was gathered of its
+    dates is kept.
+
+    Raises:
+        OutputError: if the directory belongs to another run, or the disk has too little room.
+        BusyError: if another process works on it.
+        SceneMismatchError: if a date lies too far off; see ``accept_misregistration``.
+        TilemapError: if nothing at all could be mapped.
+    """
+    told = progress or Silent()
+    directory = ChangeDirectory(out, prepared.identity)
+    directory.check(prepared.identity, fresh)
+    finished = None if fresh else _finished(directory, prepared)
+    if finished is not None:
+        told.note(f"{out} holds this series already, whole; nothing to do")
+        return finished
+    _check_space(prepared, out)
+    with directory.hold():
+        directory.check(prepared.identity, fresh)
+        existed = directory.identity_file.exists()
+        if fresh:
+            directory.clear()
+            existed = False
+        try:
+            directory.stores.mkdir(exist_ok=True)
+            write_json(directory.identity_file, prepared.identity)
+            inputs = _segment(prepared, out, told)
+            with connect(prepared.settings.cluster) as client:
+                return _Run(prepared, directory, client, told, inputs).run()
+        except BaseException:
+            if not existed:
+                directory.remove_stores()
+            raise
+        finally:
+            told.end()
+
+
+def _finished(directory: ChangeDirectory, prepared: PreparedSeries) -> ChangeResult | None:
+    record = read_json(directory.run_file)
+    digest = digest_of(prepared.identity)
+    if not record or record.get("digest") != digest or record.get("status") != "ok":
+        return None
+    for name, product in record["products"].items():
+        path = directory.path / name
+        if not path.exists() or file_sha256(path) != product["sha256"]:
+            return None
+    return ChangeResult("ok", directory.path, record, record["tasks"]["total"])
+
+
+def _check_space(prepared: PreparedSeries, out: Path) -> None:
+    place = next(p for p in (out, *out.absolute().parents) if p.exists())
+    stores = out / "stores"
+    lying = sum(f.stat().st_size for f in stores.rglob("*") if f.is_file())
+    free = shutil.disk_usage(place).free + lying
+    if prepared.disk_bytes > free:
+        raise OutputError(
+            f"the series may need up to {prepared.disk_bytes / 1e9:.2f} GB in {place}, which has "
+            f"{free / 1e9:.2f} GB free"
+        )
+
+
+def _segment(prepared: PreparedSeries, out: Path, told: Progress) -> list[str]:
+    """Map the scenes among the inputs; the directory of each date."""
+    places = []
+    for fact in prepared.facts:
+        if fact.scene is None:
+            places.append(fact.input)
+            continue
+        place = out / DATES / fact.iso
+        told.note(f"{fact.iso}: {fact.input}")
+        place.parent.mkdir(exist_ok=True)
+        result = execute_run(fact.scene, place, progress=told)
+        if result.status != "ok":
+            told.note(f"{fact.iso}: some tiles could not be mapped; they count as not observed")
+        places.append(str(place))
+    return places
+
+
+class _Run:
+    """The stages of one run, one after another."""
+
+    def __init__(
+        self,
+        prepared: PreparedSeries,
+        directory: ChangeDirectory,
+        client: Client,
+        told: Progress,
+        inputs: list[str],
+    ) -> None:
+        self.prepared, self.directory, self.client, self.told = prepared, directory, client, told
+        self.digest = digest_of(prepared.identity)
+        self.batch = Batch()
+        self.resumed = 0
+        self.works = tuple(self._work(number, place) for number, place in enumerate(inputs))
+
+    def _work(self, number: int, place: str) -> DateWork:
+        """Open a date, and its store; make the store if it is not there."""
+        prepared, settings = self.prepared, self.prepared.settings
+        fact = prepared.facts[number]
+        found = open_date(place, fact.iso)
+        if facts_of(found, place).digest != fact.digest:
+            raise StoreError(f"{place} must stay as it is during the run, it has changed")
+        mask = Path(settings.masks[number]) if settings.masks else None
+        rule = Rule.parse(settings.mask_rule) if settings.mask_rule is not None else None
+        reader = gather_reader(found, prepared.geobox, mask, rule)
+        identity = prepared.identity
+        key = digest_of({"date": identity["dates"][number], "grid": identity["geobox"],
+                         "rule": settings.mask_rule, "core": settings.core})  # fmt: skip
+        path = self.directory.stores / "dates" / f"{fact.iso}-{key[:8]}.zarr"
+        if not path.exists():
+            path.parent.mkdir(exist_ok=True)
+            DateStore.create(path, prepared.grid, prepared.geobox, len(prepared.classes), key)
+        return DateWork(fact.iso, reader, path.absolute())
+
+    def run(self) -> ChangeResult:
+        """All stages."""
+        prepared, grid = self.prepared, self.prepared.grid
+        started = time.perf_counter()
+        dates = len(self.works)
+        stores = [DateStore(work.store, grid) for work in self.works]
+        tiles = list(grid.tiles())
+        missing = [
+            (number, *tile)
+            for number, store in enumerate(stores)
+            for tile in tiles
+            if not store.has(tile)
+        ]
+        side = block_side(grid.scene)
+        blocks = block_keys(grid.scene, side, dates)
+        total = dates * grid.size + len(blocks) + 3 * grid.size
+        self.resumed = dates * grid.size - len(missing)
+        host = f"dashboard {self.client.dashboard_link}, {thread_count(self.client)} worker threads"
+        self.told.note(host)
+        self.told.begin(total, self.resumed, dates * grid.scene[0] * grid.scene[1])
+        spec = ChangeSpec(
+            f"change-{self.digest[:16]}-a", self.directory.stores.absolute(), grid, self.works,
+            side, pins(prepared.settings.cluster), prepared.worker_bytes,
+        )  # fmt: skip
+        plugin = ChangePlugin(spec)
+        self.client.register_plugin(plugin)
+        self._do(spec, "gather", missing)
+        self._blank_dates(stores)
+        registered = register(
+            self._do(spec, "register", blocks),
+            [work.iso for work in self.works],
+            prepared.settings.accept_misregistration,
+        )
+        self.client.unregister_worker_plugin(plugin.name)
+        method = method_of(prepared, stores)
+        spec = dataclasses.replace(
+            spec, name=f"{spec.name[:-1]}b", method=method, moves=registered.moves,
+            always=registered.always | self._hard(), mmu_px=prepared.mmu_px,
+            values=tuple(c.value for c in prepared.classes),
+        )  # fmt: skip
+        self._change_store(registered.record())
+        plugin = ChangePlugin(spec)
+        self.client.register_plugin(plugin)
+        try:
+            return self._compare(spec, registered.record(), started, total)
+        finally:
+            self.client.unregister_worker_plugin(plugin.name)
+
+    def _compare(
+        self, spec: ChangeSpec, registration: list[dict[str, Any]], started: float, total: int
+    ) -> ChangeResult:
+        prepared, grid = self.prepared, self.prepared.grid
+        store = CoreStore(spec.stores / "change.zarr", grid)
+        done = {tile for tile in grid.tiles() if store.state(tile) is Mark.DONE}
+        self.resumed += len(done)
+        self._do(spec, "change", [tuple(t) for t in grid.tiles() if t not in done])
+        for failed in self._failed("change"):
+            tile = Tile(*failed.key)
+            blank = nothing_known(grid.core_window(tile).shape, len(self.works))
+            store.write(tile, blank.layers, store_figures(), Mark.PROVISIONAL)
+        (spec.stores / FOLDER).mkdir(exist_ok=True)
+        self._do(spec, "survey", [tuple(t) for t in grid.tiles()])
+        self._all_or_none()
+        join_borders(spec.stores, grid)
+        self._do(spec, "finish", [tuple(t) for t in grid.tiles()])
+        self._all_or_none()
+        self.told.end()
+        self.told.note("writing and verifying the products")
+        rows = read_polygons(spec.stores, grid)
+        files: Files = publish_all(self.client, spec, prepared, self.directory, rows)
+        seconds = time.perf_counter() - started
+        record = self._record(files, registration, seconds, total)
+        files.report(record)
+        write_json(self.directory.run_file, record)
+        return ChangeResult(record["status"], self.directory.path, record, self.resumed)
+
+    def _record(
+        self, files: Files, registration: list[dict[str, Any]], seconds: float, total: int
+    ) -> dict[str, Any]:
+        prepared, grid = self.prepared, self.prepared.grid
+        pixels = grid.scene[0] * grid.scene[1]
+        return {
+            "status": "partial" if self.batch.failed else "ok",
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "versions": versions(),
+            "digest": self.digest,
+            "identity": prepared.identity,
+            "inputs": [
+                {"day": fact.iso, "input": fact.input, "labels_only": fact.hard}
+                for fact in prepared.facts
+            ],
+            "warnings": [*prepared.notes, *files.notes],
+            "registration": registration,
+            "mmu_px": prepared.mmu_px,
+            "tiles": {"count": grid.size, "shape": list(grid.shape)},
+            "quarantined": [
+                {"stage": f.stage, "key": list(f.key), "error": f.error} for f in self.batch.failed
+            ],
+            "tasks": {
+                "total": total,
+                "done": self.batch.receipts,
+                "resumed": self.resumed,
+                "retried": self.batch.retried,
+            },
+            "memory": {
+                "planned_bytes": prepared.worker_bytes, "peak_bytes": self.batch.peak_bytes,
+            },
+            "seconds": {"total": seconds, "by_step": self.batch.seconds},
+            "pixels": pixels,
+            "mpx_per_s": pixels * len(self.works) / seconds / 1e6,
+            **files.record(),
+        }  # fmt: skip
+
+    def _do(self, spec: ChangeSpec, stage: str, keys: list[Key]) -> list[Receipt]:
+        """One stage of all tiles; what is done moves the bar."""
+
+        def advance(receipt: Receipt) -> None:
+            size = 0
+            if receipt.stage == "gather":
+                size = self.prepared.grid.core_window(Tile(*receipt.key[1:])).size
+            self.told.advance(receipt, size)
+
+        return self.batch.run(self.client, Task(spec.name), stage, keys, advance)
+
+    def _all_or_none(self) -> None:
+        """Regions cannot be joined around a core that is missing."""
+        for lost in self.batch.failed:
+            if lost.stage in ("survey", "finish"):
+                raise StoreError(f"{lost.stage} of tile {lost.key} failed: {lost.error}")
+
+    def _failed(self, stage: str) -> list[Failed]:
+        return [failed for failed in self.batch.failed if failed.stage == stage]
+
+    def _blank_dates(self, stores: list[DateStore]) -> None:
+        """A date that could not be read somewhere was not observed there."""
+        for failed in self._failed("gather"):
+            tile = Tile(failed.key[1], failed.key[2])
+            stores[failed.key[0]].write_blank(tile)
+
+    def _hard(self) -> int:
+        from tilemap.change.qa import Qa
+
+        return int(Qa.HARD) if any(fact.hard for fact in self.prepared.facts) else 0
+
+    def _change_store(self, registration: list[dict[str, Any]]) -> None:
+        """The store of the changed cores, of this series and this registration."""
+        path = self.directory.stores / "change.zarr"
+        digest = digest_of({"run": self.digest, "registration": registration})
+        if path.exists() and CoreStore(path, self.prepared.grid).digest == digest:
+            return
+        for name in ("change.zarr", "final.zarr"):
+            shutil.rmtree(self.directory.stores / name, ignore_errors=True)
+        prepared = self.prepared
+        CoreStore.create(
+            path, prepared.grid, prepared.geobox, digest, layer_specs(len(self.works)), 1
+        )
+        CoreStore.create(
+            self.directory.stores / "final.zarr", prepared.grid, prepared.geobox, digest,
+            {"code": LayerSpec("uint8"), "qa": LayerSpec("uint8")},
+            ChangeFigures.size(len(self.works)),
+        )  # fmt: skip
+
+
+def store_figures() -> Any:
+    """No figures."""
+    import numpy as np
+
+    return np.zeros(1)
