@@ -92,6 +92,22 @@ def test_no_areas_without_a_crs(tmp_path: Path) -> None:
     assert sum(receipt.counts) == source.size
 
 
+def test_no_counts_of_wider_numbers(tmp_path: Path) -> None:
+    """Two bands of days are exported and verified; there is nothing to count by number."""
+    days = np.stack([pixels().astype(np.int32) * 100, pixels().astype(np.int32) - 300])
+    look = RasterProfile(
+        profile().geobox, dtype="int32", nodata=-300, overview="nearest", bands=("day", "gap")
+    )
+    path = tmp_path / "date.tif"
+    receipt = export_raster(
+        lambda window: days[(..., *window.slices())], GRID, look, path, tmp_path / "scratch"
+    )
+    assert receipt.counts == ()
+    assert receipt.areas_km2 is None
+    with rasterio.open(partial_path(path)) as file:
+        np.testing.assert_array_equal(file.read(), days)
+
+
 class Forgetful:
     """A store that answers otherwise the second time it is asked for one core."""
 

@@ -26,6 +26,7 @@ from rio_cogeo.cogeo import cog_validate
 from tilemap.errors import StoreError
 from tilemap.geometry import TileGrid, Window
 from tilemap.stores.cog import RasterProfile, partial_path, publish, verify_cog, write_cog
+from tilemap.stores.overviews import halve
 
 NORTH_UP = Affine(10, 0, 435730, 0, -10, 4179460)
 SOUTH_UP = Affine(10, 0, 435730, 0, 10, 4159990)
@@ -378,6 +379,114 @@ def test_failure_with_little_space_left(tmp_path: Path, monkeypatch: pytest.Monk
     assert not list(tmp_path.rglob("*.tif*"))
 
 
+def numbers(dtype: str, count: int, shape: tuple[int, int], nodata: float) -> npt.NDArray[Any]:
+    """Planes of patches over the whole range of a type, some nodata; (band, y, x)."""
+    rng = np.random.default_rng(11)
+    size = (count, -(-shape[0] // 6), -(-shape[1] // 4))
+    if dtype == "float32":
+        small = rng.normal(0, 1e5, size).astype(np.float32)
+    else:
+        limits = np.iinfo(dtype)
+        small = rng.integers(limits.min, limits.max, size, dtype=dtype, endpoint=True)
+    small[:, 2::3, 1::5] = nodata
+    planes = small.repeat(6, 1).repeat(4, 2)
+    return np.ascontiguousarray(planes[:, : shape[0], : shape[1]])
+
+
+def cut(planes: npt.NDArray[Any], core: int, seed: int) -> list[tuple[Window, npt.NDArray[Any]]]:
+    """The cores of planes, shuffled; (y, x) if there is one plane."""
+    grid = TileGrid((planes.shape[1], planes.shape[2]), core, 0, 0)
+    whole = planes if len(planes) > 1 else planes[0]
+    parts = [
+        (window, whole[(..., *window.slices())])
+        for window in (grid.core_window(tile) for tile in grid.tiles())
+    ]
+    random.Random(seed).shuffle(parts)
+    return parts
+
+
+WIDE = [
+    ("uint8", ("a", "b", "c"), 255, "average"),
+    ("uint16", (), 65535, "average"),
+    ("uint16", (), 0, "mode"),
+    ("int32", ("day", "gap"), -2147483648, "nearest"),
+    ("int32", (), -1, "average"),
+    ("float32", (), float("nan"), "average"),
+    ("float32", ("a", "b"), -9999.0, "average"),
+]
+
+
+@pytest.mark.parametrize(("dtype", "bands", "nodata", "overview"), WIDE)
+def test_other_types_and_bands(
+    tmp_path: Path, dtype: str, bands: tuple[str, ...], nodata: float, overview: Any
+) -> None:
+    """Strict COG, every number back, overviews as told, the same bytes however it is cut."""
+    shape = (1100, 613)
+    planes = numbers(dtype, max(1, len(bands)), shape, nodata)
+    look = profile(shape, classes=False, dtype=dtype, bands=bands, nodata=nodata, overview=overview)
+    one, two = (
+        write_cog(tmp_path / name, look, cut(planes, core, core), tmp_path / "scratch")
+        for name, core in (("a.tif", 448), ("b.tif", 1200))
+    )
+    assert one.sha256 == two.sha256
+    assert problems(one.partial) == (True, [], [])
+    verify_cog(one.partial, look, cut(planes, 333, 1))
+    with rasterio.open(one.partial) as file:
+        np.testing.assert_array_equal(file.read(), planes)
+        np.testing.assert_equal(file.nodata, nodata)
+        assert file.descriptions == (bands or (None,))
+    with rasterio.open(one.partial, overview_level=0) as file:
+        for plane, level in zip(planes, file.read(), strict=True):
+            np.testing.assert_array_equal(level, halve(plane, nodata, overview))
+
+
+def test_verify_names_the_band(tmp_path: Path) -> None:
+    """A wrong number in the second band is found, NaN is not taken for a difference."""
+    planes = numbers("float32", 2, (70, 41), float("nan"))
+    look = profile((70, 41), classes=False, dtype="float32", bands=("a", "b"), nodata=float("nan"))
+    receipt = write_cog(tmp_path / "a.tif", look, cut(planes, 32, 0), tmp_path)
+    verify_cog(receipt.partial, look, cut(planes, 32, 0))
+    other = planes.copy()
+    other[1, 66, 40] = 0.5
+    with pytest.raises(StoreError, match=r"hold 0\.5 at row 66, column 40, band 2, got"):
+        verify_cog(receipt.partial, look, cut(other, 32, 0))
+    single = profile((70, 41), classes=False, dtype="float32", nodata=float("nan"))
+    with pytest.raises(StoreError, match="must have dtype"):
+        verify_cog(receipt.partial, single, cut(planes[:1], 32, 0))
+    renamed = profile(
+        (70, 41), classes=False, dtype="float32", bands=("a", "c"), nodata=float("nan")
+    )
+    with pytest.raises(StoreError, match="must have descriptions"):
+        verify_cog(receipt.partial, renamed, cut(planes, 32, 0))
+
+
+def test_bands_must_come_together(tmp_path: Path) -> None:
+    """One plane is not two, another type is not converted in silence."""
+    planes = numbers("int32", 2, (40, 30), -1)
+    look = profile((40, 30), classes=False, dtype="int32", bands=("a", "b"), nodata=-1)
+    for wrong in (planes[:1], planes[0], planes.astype(np.int64)):
+        with pytest.raises(StoreError, match=r"needs int32 pixels of shape \(2, 40, 30\)"):
+            write_cog(tmp_path / "a.tif", look, [(Window(0, 0, 40, 30), wrong)], tmp_path / "s")
+
+
+def test_space_is_asked_for_all_bands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two bands of four bytes need eight times a byte map."""
+    usage = shutil.disk_usage(tmp_path)._replace(free=50_000_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    look = profile((4000, 3000), classes=False, dtype="int32", bands=("a", "b"))
+    with pytest.raises(StoreError, match=r"no space.* needs 128\.0 MB"):
+        write_cog(tmp_path / "a.tif", look, iter(()), tmp_path / "scratch")
+
+
+def test_bits_are_named(tmp_path: Path) -> None:
+    """The meaning of each bit stands in a tag."""
+    look = profile((40, 30), classes=False, overview="nearest", bits={0: "few", 5: "provisional"})
+    receipt = write_cog(tmp_path / "a.tif", look, pieces(class_map((40, 30))), tmp_path)
+    with rasterio.open(receipt.partial) as file:
+        tags = file.tags()
+    assert (tags["BIT_0"], tags["BIT_5"]) == ("few", "provisional")
+
+
 def test_publish_replaces_at_once(tmp_path: Path) -> None:
     """The old product stays until the new one is whole, and no partial file remains."""
     final = tmp_path / "a.tif"
@@ -397,9 +506,18 @@ def test_publish_replaces_at_once(tmp_path: Path) -> None:
         ({"palette": {0: (0, 0, 300)}, "overview": "mode"}, "got 300"),
         ({"names": {-1: "x"}}, "got -1"),
         ({"palette": PALETTE, "overview": "average"}, "cannot be averaged"),
+        ({"bits": {0: "few"}}, "cannot be averaged"),
+        ({"dtype": "uint64"}, "one of uint8, uint16, int32, float32, got uint64"),
+        ({"dtype": "uint16", "nodata": -1}, "in uint16, got -1"),
+        ({"dtype": "int32", "nodata": 0.5}, "in int32, got 0.5"),
+        ({"dtype": "int32", "nodata": float("nan")}, "in int32, got nan"),
+        ({"dtype": "float32", "nodata": 0.1}, "in float32, got 0.1"),
+        ({"dtype": "float32", "overview": "mode"}, "needs whole numbers, got float32"),
+        ({"names": NAMES, "dtype": "uint16"}, "one band of uint8, got 1 of uint16"),
+        ({"names": NAMES, "bands": ("a", "b")}, "one band of uint8, got 2 of uint8"),
     ],
 )
 def test_profile_is_checked(wrong: dict[str, Any], message: str) -> None:
-    """What a uint8 raster cannot hold is refused at once."""
+    """What a raster cannot hold is refused at once."""
     with pytest.raises(StoreError, match=message):
         RasterProfile(GeoBox((3, 3), NORTH_UP, "EPSG:32618"), **wrong)
