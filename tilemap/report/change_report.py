@@ -1,0 +1,433 @@
+"""The report of a change: one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from tilemap.report.change_charts import intervals, likelihood, stacked, target, verdict_color
+from tilemap.report.change_flows import Turnover, sankey
+from tilemap.report.change_pictures import (
+    Panel,
+    change_picture,
+    columns,
+    multiple,
+    multiples,
+    note,
+    panels_of,
+    size_of,
+)
+from tilemap.report.change_tables import by_class, largest, transitions
+from tilemap.report.charts import percent, percentile, ticks
+from tilemap.report.drawing import amount
+from tilemap.report.html import STYLE, TALLEST, WIDEST, ReportData, _alerts, _details, _header
+from tilemap.report.quicklook import GAP
+from tilemap.stores.sidecars import write_text
+
+__all__ = [
+    "ChangeReport",
+    "change_picture",
+    "multiples",
+    "render_change",
+    "write_change_report",
+]
+
+QA_TEXT = {
+    "few": "Fewer than two dates observed: no change can be told.",
+    "first": "Not observed at the first date; its class there follows from later dates.",
+    "last": "Not observed at the last date; its class there follows from earlier dates.",
+    "shifted": "Some date was moved to fit, or was accepted though it does not.",
+    "sliver": "Changed, but a shift of one pixel can explain it.",
+    "provisional": "Changed, seen on one date only, the last: a later date will confirm it or not.",
+    "sieved": "Change on less than the minimum mapping unit, mapped as no change.",
+    "hard": "Of some date there were labels only, no probabilities.",
+}
+_VERDICTS = {
+    "reference": "reference",
+    "ok": "fits",
+    "shift": "moved",
+    "accepted": "accepted",
+    "unknown": "not measured",
+}
+
+
+@dataclass(frozen=True)
+class ChangeReport:
+    """Everything a report of a change shows; whatever is empty or None leaves its part out.
+
+    Args:
+        title: of the page.
+        subtitle: one line below it.
+        facts: by name, such as size, pixel, CRS, method.
+        dates: ISO days, in order.
+        class_names: of the K classes.
+        class_colors: of the classes, ``#rrggbb``.
+        matrix_ha: K x K areas, row = class at the first date, column = class at the last.
+        areas_ha: by date, the area of each class.
+        changed_ha: area that changed in each interval, one less than dates.
+        p_change: pixels per percent of the probability of change, 101 of them.
+        registration: a row per date: ``date``, ``row``, ``col`` (pixels or None), ``blocks``,
+            ``verdict`` ("reference", "ok", "shift", "accepted", "unknown").
+        qa: share of the pixels, 0..1, by the name of the bit of ``qa.tif``.
+        pictures: "change" of ``change_picture`` and "multiples" of ``multiples``, PNG.
+        polygons: how many the file of polygons holds; None where there is none.
+        provisional_ha: area of the change that only the last date has seen.
+        unit: of all areas; "pixels" where they are not known in hectares.
+        area_note: how the areas were computed.
+        settings: by name.
+        model: facts of the model card by name.
+        versions: by package.
+        inputs: what was compared.
+        products: (file, bytes, sha256) of each product.
+        warnings: for people, a sentence each.
+        quarantined: tiles left out, with the reason.
+    """
+
+    title: str
+    subtitle: str = ""
+    facts: Mapping[str, object] = field(default_factory=dict)
+    dates: Sequence[str] = ()
+    class_names: Sequence[str] = ()
+    class_colors: Sequence[str] = ()
+    matrix_ha: Sequence[Sequence[float]] = ()
+    areas_ha: Sequence[Sequence[float]] = ()
+    changed_ha: Sequence[float] = ()
+    p_change: Sequence[int] = ()
+    registration: Sequence[Mapping[str, Any]] = ()
+    qa: Mapping[str, float] = field(default_factory=dict)
+    pictures: Mapping[str, bytes] = field(default_factory=dict)
+    polygons: int | None = None
+    provisional_ha: float | None = None
+    unit: str = "ha"
+    area_note: str = ""
+    settings: Mapping[str, object] = field(default_factory=dict)
+    model: Mapping[str, object] = field(default_factory=dict)
+    versions: Mapping[str, object] = field(default_factory=dict)
+    inputs: Sequence[str] = ()
+    products: Sequence[tuple[str, int, str]] = ()
+    warnings: Sequence[str] = ()
+    quarantined: Sequence[str] = ()
+
+    @property
+    def flow(self) -> Turnover | None:
+        """What became what; None where it is not known or nothing was observed twice."""
+        flow = Turnover(self.class_names, self.class_colors, self.matrix_ha, self.unit)
+        return flow if self.matrix_ha and flow.known and flow.total > 0 else None
+
+
+def render_change(data: ChangeReport) -> str:
+    """The page: self-contained, without scripts, readable in a mail."""
+    shell = ReportData(
+        title=data.title,
+        subtitle=data.subtitle,
+        scene=data.facts,
+        settings=data.settings,
+        model=data.model,
+        versions=data.versions,
+        inputs=data.inputs,
+        products=data.products,
+        warnings=data.warnings,
+        quarantined=data.quarantined,
+    )
+    flow = data.flow
+    body = "".join(
+        [
+            _header(shell),
+            _alerts(shell),
+            _headline(data, flow),
+            _picture(data),
+            _became(data, flow),
+            _pair(_areas(data), _when(data)),
+            _dates(data),
+            _pair(_probability(data.p_change), _notes_on_pixels(data)),
+            _registration(data.registration),
+            _details(shell),
+        ]
+    )
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(data.title)}</title><style>{STYLE.read_text()}</style></head>"
+        f'<body class="change"><main>{body}</main></body></html>\n'
+    )
+
+
+def write_change_report(path: Path, data: ChangeReport) -> None:
+    """Render and write the page, whole or not at all.
+
+    Raises:
+        StoreError: if it cannot be written.
+    """
+    write_text(path, render_change(data))
+
+
+def _headline(data: ChangeReport, flow: Turnover | None) -> str:
+    if flow is None:
+        return ""
+    unit = escape(data.unit)
+    cards = [
+        (
+            f"{amount(flow.changed)} <small>{unit}</small>",
+            f"changed between {_ends(data, ' and ')}",
+            f"{percent(flow.changed / flow.total)} of the {amount(flow.total)} {data.unit} "
+            "that can be told at both ends",
+        )
+    ]
+    if flow.largest:
+        a, b, area = flow.largest[0]
+        cards.append(
+            (
+                f"{amount(area)} <small>{unit}</small>",
+                "the largest change",
+                f"{flow.names[a]} to {flow.names[b]}, {percent(area / flow.changed)} of all change",
+            )
+        )
+    if data.provisional_ha is not None and flow.changed:
+        sure = max(flow.changed - data.provisional_ha, 0.0)
+        cards.append(
+            (
+                percent(sure / flow.changed),
+                "of the change is confirmed",
+                f"{amount(data.provisional_ha)} {data.unit} were seen on the last date only "
+                "and stay provisional",
+            )
+        )
+    if data.polygons is not None:
+        many = "polygon" if data.polygons == 1 else "polygons"
+        cards.append((f"{data.polygons:,}", f"{many} of change", "with date, classes and area"))
+    told = "".join(
+        f'<div><p class="figure">{figure}</p><p class="unit">{escape(what)}</p>'
+        f'<p class="note">{escape(text)}</p></div>'
+        for figure, what, text in cards
+    )
+    return f'<div class="cards">{told}</div>'
+
+
+def _picture(data: ChangeReport) -> str:
+    png = data.pictures.get("change", b"")
+    if not png:
+        return ""
+    height, width = size_of(png)
+    large, small = panels_of(height, width)
+    first, last = (data.dates[0], data.dates[-1]) if data.dates else ("first", "last")
+    below = Panel(small.left, height - small.height, small.width, small.height)
+    chips = [
+        _chip(f"Change, {first} to {last}", large, (height, width)),
+        _chip(first, small, (height, width)),
+        _chip(last, below, (height, width)),
+    ]
+    metres = note(png, "metres")
+    bar = _scale_bar(float(metres), large, width) if metres else ""
+    legend = "".join(
+        f'<li><i style="background:{escape(color)}"></i>{escape(name)}</li>'
+        for name, color in zip(data.class_names, data.class_colors, strict=True)
+    )
+    return (
+        f"<section>{_stage(png, ''.join(chips) + bar, 'What changed, and the dates at its ends')}"
+        f'<ul class="legend">{legend}</ul>'
+        + _note(
+            "Where the class changed, the large map has the strong colour of the class that it "
+            "became; where it stayed, the pale colour of its class."
+        )
+        + "</section>"
+    )
+
+
+def _stage(png: bytes, over: str, what: str, tallest: int = TALLEST) -> str:
+    """A picture with words laid over it."""
+    height, width = size_of(png)
+    shown = max(min(round(tallest * width / height), WIDEST), 1)
+    crisp = ' class="crisp"' if 2 * width < shown else ""
+    return (
+        f'<figure class="stage" style="max-width:{max(shown, 200)}px">'
+        f'<img{crisp} alt="{escape(what)}" '
+        f'src="data:image/png;base64,{base64.b64encode(png).decode()}">{over}</figure>'
+    )
+
+
+def _chip(text: str, panel: Panel, size: tuple[int, int]) -> str:
+    height, width = size
+    return (
+        f'<span style="left:{100 * panel.left / width:.3f}%;top:{100 * panel.top / height:.3f}%">'
+        f"{escape(text)}</span>"
+    )
+
+
+def _scale_bar(metres: float, panel: Panel, width: int) -> str:
+    """A round length, at most a quarter of the panel."""
+    length = (ticks(0, metres / 4, 2) or [0.0])[-1]
+    if not length:
+        return ""
+    long = 100 * (panel.width / width) * (length / metres)
+    told = f"{length / 1000:g} km" if length >= 1000 else f"{length:g} m"
+    return f'<b class="bar" style="width:{long:.3f}%">{told}</b>'
+
+
+def _became(data: ChangeReport, flow: Turnover | None) -> str:
+    if flow is None:
+        return ""
+    first, last = (data.dates[0], data.dates[-1]) if data.dates else ("first", "last")
+    counted = _note(
+        f"{data.area_note} These areas are counted on the map, with its errors; tilemap sample and "
+        "tilemap area estimate them from a labelled sample, with an interval.".strip()
+    )
+    return (
+        f"<section><h2>What became what</h2>{sankey((first, last), flow)}"
+        + _note(
+            "Pale: the class stayed. In colour: it changed, in the colour of the class that it "
+            "became. Percent in brackets: growth of the class."
+        )
+        + "</section>"
+        f"{largest(flow)}"
+        f"<section><h2>Gains and losses by class</h2>"
+        f"{by_class(flow, data.dates, data.areas_ha)}{counted}</section>"
+        f"<section><h2>Transitions, {escape(data.unit)}</h2>{transitions(flow, first, last)}"
+        + _note(
+            f"Rows: class on {first}; columns: class on {last}. The diagonal stayed; the stronger "
+            "a cell, the larger the change. Sums of rows are the areas at the first date, sums of "
+            "columns those at the last."
+        )
+        + "</section>"
+    )
+
+
+def _areas(data: ChangeReport) -> str:
+    if len(data.areas_ha) < 2 or len(data.areas_ha) != len(data.dates):
+        return ""
+    chart = stacked(data.dates, data.class_names, data.class_colors, data.areas_ha, data.unit)
+    if not chart:
+        return ""
+    text = _note("Areas of the smoothed class maps of all dates, at their distance in time.")
+    return f"<section><h2>Area by class and date</h2>{chart}{text}</section>"
+
+
+def _when(data: ChangeReport) -> str:
+    if not data.changed_ha or len(data.changed_ha) != len(data.dates) - 1:
+        return ""
+    chart = intervals(data.dates, data.changed_ha, data.unit)
+    if not chart:
+        return ""
+    text = (
+        f"Each column is as wide as its interval and as high as the change a year, so its area is "
+        f"the area that changed (the number above, {data.unit}). Changes there and back count "
+        "twice here. The last interval is open: one date alone has seen its change."
+    )
+    return f"<section><h2>When it changed</h2>{chart}{_note(text)}</section>"
+
+
+def _dates(data: ChangeReport) -> str:
+    png = data.pictures.get("multiples", b"")
+    captions = note(png, "captions").split("\n")
+    if not png or not captions:
+        return ""
+    height, width = size_of(png)
+    across = columns(len(captions))
+    down = -(-len(captions) // across)
+    cell = ((height + GAP) // down - GAP, (width + GAP) // across - GAP)
+    chips = "".join(
+        _chip(caption, multiple(place, across, cell), (height, width))
+        for place, caption in enumerate(captions)
+    )
+    some = (
+        f" {len(captions)} of {len(data.dates)} dates are shown."
+        if len(captions) < len(data.dates)
+        else ""
+    )
+    return (
+        "<section><h2>The dates</h2>"
+        f"{_stage(png, chips, 'Class maps of the dates', tallest=4 * TALLEST)}"
+        + _note(f"Class maps as the whole series tells them; gray was not observed.{some}")
+        + "</section>"
+    )
+
+
+def _probability(counts: Sequence[int]) -> str:
+    total = sum(counts)
+    if not total:
+        return ""
+    mean = sum(index * count for index, count in enumerate(counts)) / total / 100
+    unsure = sum(counts[20:81]) / total
+    text = (
+        f"Probability that the class changed at least once, percent of pixels per 5 %. Median "
+        f"{percentile(counts, 0.5)} %; the mean, {percent(mean)}, is the share of the pixels "
+        f"expected to have changed. {percent(unsure)} lie between 20 and 80 %, where the series "
+        "leaves it open."
+    )
+    return f"<section><h2>Probability of change</h2>{likelihood(counts)}{_note(text)}</section>"
+
+
+def _notes_on_pixels(data: ChangeReport) -> str:
+    if not data.qa:
+        return ""
+    most = max([*data.qa.values(), 1e-9])
+    lines = "".join(
+        f"<tr><td><strong>{escape(name.lower())}</strong>"
+        f'<p class="note">{escape(QA_TEXT.get(name.lower(), ""))}</p></td>'
+        f'<td class="wide"><b style="width:{100 * share / most:.1f}%"></b></td>'
+        f'<td class="number">{percent(share)}</td></tr>'
+        for name, share in data.qa.items()
+    )
+    return (
+        f'<section><h2>Notes on pixels</h2><table class="qa">{lines}</table>'
+        + _note("Share of the pixels that carry each bit of qa.tif.")
+        + "</section>"
+    )
+
+
+def _registration(rows: Sequence[Mapping[str, Any]]) -> str:
+    if not rows:
+        return ""
+    lines = "".join(_registered(row) for row in rows)
+    table = (
+        '<table class="registration"><thead><tr><th>Date</th><th class="number">Rows</th>'
+        '<th class="number">Columns</th><th class="number">Shift, px</th>'
+        f'<th class="number">Blocks</th><th>Verdict</th></tr></thead><tbody>{lines}</tbody></table>'
+    )
+    if len(rows) > 16:
+        table = f"<details><summary>All {len(rows)} dates</summary>{table}</details>"
+    text = _note(
+        "Shift of each date against the first, pixels; positive lies further down or to the right. "
+        "Up to 0.2 px it fits; up to 0.5 px its probabilities were moved by as much; beyond that "
+        "a date is refused unless it is accepted on purpose."
+    )
+    return (
+        '<section><h2>How the dates lie on each other</h2><div class="aim">'
+        f"<div>{target(rows)}</div><div>{table}{text}</div></div></section>"
+    )
+
+
+def _registered(row: Mapping[str, Any]) -> str:
+    verdict = str(row.get("verdict", ""))
+    down, right = row.get("row"), row.get("col")
+    if down is None or right is None:
+        cells = '<td class="number">-</td>' * 3
+    else:
+        size = (down**2 + right**2) ** 0.5
+        cells = "".join(
+            f'<td class="number">{value}</td>'
+            for value in (f"{down:+.2f}", f"{right:+.2f}", f"{size:.2f}")
+        )
+    blocks = row.get("blocks")
+    return (
+        f"<tr><td>{escape(str(row.get('date', '')))}</td>{cells}"
+        f'<td class="number">{blocks if blocks else "-"}</td>'
+        f'<td><em style="background:{verdict_color(verdict)}"></em>'
+        f"{escape(_VERDICTS.get(verdict, verdict))}</td></tr>"
+    )
+
+
+def _ends(data: ChangeReport, between: str) -> str:
+    return f"{data.dates[0]}{between}{data.dates[-1]}" if data.dates else "the dates"
+
+
+def _pair(*parts: str) -> str:
+    body = "".join(parts)
+    return f'<div class="pair">{body}</div>' if body else ""
+
+
+def _note(text: str) -> str:
+    return f'<p class="note">{escape(text)}</p>'
