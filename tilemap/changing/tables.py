@@ -104,12 +104,15 @@ def transitions_wide_csv(found: Transitions) -> str:
 
     Row sums are what each class had first, column sums what it had last.
     """
-    cells, unit = (found.pixels, "pixels") if found.area_ha is None else (found.area_ha, "ha")
+    if found.area_ha is not None:
+        cells, unit, written = found.area_ha, "ha", _number
+    else:
+        cells, unit, written = found.pixels, "pixels", _whole
     rows = [
-        (name, *map(_number, row), _number(row.sum()))
+        (name, *map(written, row), written(row.sum()))
         for name, row in zip(found.names, cells, strict=True)
     ]
-    sums = ("sum", *map(_number, cells.sum(axis=0)), _number(cells.sum()))
+    sums = ("sum", *map(written, cells.sum(axis=0)), written(cells.sum()))
     return _csv([(f"from/to ({unit})", *found.names, "sum"), *rows, sums])
 
 
@@ -154,6 +157,10 @@ def write_tables(
 def _number(value: float) -> str:
     """Hectares to the square metre; empty where not known."""
     return f"{value:.4f}" if math.isfinite(value) else ""
+
+
+def _whole(value: float) -> str:
+    return f"{value:.0f}"
 
 
 def _csv(rows: Iterable[Sequence[Any]]) -> str:
