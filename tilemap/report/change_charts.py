@@ -47,7 +47,7 @@ def stacked(
         areas: by date, of each class.
         unit: of the areas.
     """
-    left, right, top, base = 64, 404, 22, 282
+    left, right, top, base = 64, 412, 22, 282
     most = max((sum(row) for row in areas), default=0.0)
     if len(days) < 2 or not most:
         return ""
@@ -87,7 +87,7 @@ def intervals(days: Sequence[str], changed: Sequence[float], unit: str) -> str:
         changed: area by interval, one less than dates.
         unit: of the areas.
     """
-    left, right, top, base = 64, 552, 22, 282
+    left, right, top, base = 64, 540, 22, 282
     years = [_years(a, b) for a, b in pairwise(days)]
     rates = [area / year for area, year in zip(changed, years, strict=True)]
     most = max(rates, default=0.0)

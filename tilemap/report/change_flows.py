@@ -85,8 +85,8 @@ def sankey(ends: tuple[str, str], flow: Turnover) -> str:
     used = [k for k in range(len(flow.names)) if before[k] or after[k]]
     if not total:
         return ""
-    top, left, right, gap = 34, 232, 832, 16
-    high = max(360, 30 * len(used))
+    top, left, right, gap = 34, 206, 846, 16
+    high = max(380, 30 * len(used))
     scale = high / total
     starts = [_stacked([side[k] for k in used], top, scale, gap) for side in (before, after)]
     places = [dict(zip(used, start, strict=True)) for start in starts]
@@ -106,7 +106,7 @@ def sankey(ends: tuple[str, str], flow: Turnover) -> str:
             told = f"{amount(areas[k])} {flow.unit}, {percent(areas[k] / total)}"
             if side == 1 and before[k]:
                 told += f" ({relative(after[k] / before[k] - 1)})"
-            parts.append(text(at, y - 1, short(flow.names[k], 28), INK, anchor, weight=600))
+            parts.append(text(at, y - 1, short(flow.names[k], 26), INK, anchor, weight=600))
             parts.append(text(at, y + 14, told, MUTED, anchor, size=12))
     height = max(high + gap * (len(used) - 1), 2 * _LINE * len(used)) + top + 14
     return svg(1064, height, f"Areas by class, {ends[0]} to {ends[1]}", parts)

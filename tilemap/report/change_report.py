@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -10,22 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from tilemap.report.change_charts import intervals, likelihood, stacked, target, verdict_color
+from tilemap.report.change_figures import dates_figure, ends_figure
 from tilemap.report.change_flows import Turnover, sankey
-from tilemap.report.change_pictures import (
-    Panel,
-    change_picture,
-    columns,
-    multiple,
-    multiples,
-    note,
-    panels_of,
-    size_of,
-)
+from tilemap.report.change_pictures import change_picture, multiples
 from tilemap.report.change_tables import by_class, largest, transitions
-from tilemap.report.charts import percent, percentile, ticks
-from tilemap.report.drawing import amount
-from tilemap.report.html import STYLE, TALLEST, WIDEST, ReportData, _alerts, _details, _header
-from tilemap.report.quicklook import GAP
+from tilemap.report.charts import percent, percentile
+from tilemap.report.drawing import MINUS, amount
+from tilemap.report.html import STYLE, ReportData, _alerts, _details, _header, _note
 from tilemap.stores.sidecars import write_text
 
 __all__ = [
@@ -76,6 +66,7 @@ class ChangeReport:
         pictures: "change" of ``change_picture`` and "multiples" of ``multiples``, PNG.
         polygons: how many the file of polygons holds; None where there is none.
         provisional_ha: area of the change that only the last date has seen.
+        p_change_note: what the numbers are, where they are not probabilities of a model.
         unit: of all areas; "pixels" where they are not known in hectares.
         area_note: how the areas were computed.
         settings: by name.
@@ -102,6 +93,7 @@ class ChangeReport:
     pictures: Mapping[str, bytes] = field(default_factory=dict)
     polygons: int | None = None
     provisional_ha: float | None = None
+    p_change_note: str = ""
     unit: str = "ha"
     area_note: str = ""
     settings: Mapping[str, object] = field(default_factory=dict)
@@ -139,11 +131,13 @@ def render_change(data: ChangeReport) -> str:
             _header(shell),
             _alerts(shell),
             _headline(data, flow),
-            _picture(data),
+            ends_figure(
+                data.pictures.get("change", b""), data.dates, data.class_names, data.class_colors
+            ),
             _became(data, flow),
             _pair(_areas(data), _when(data)),
-            _dates(data),
-            _pair(_probability(data.p_change), _notes_on_pixels(data)),
+            dates_figure(data.pictures.get("multiples", b""), len(data.dates)),
+            _pair(_probability(data.p_change, data.p_change_note), _notes_on_pixels(data)),
             _registration(data.registration),
             _details(shell),
         ]
@@ -207,66 +201,6 @@ def _headline(data: ChangeReport, flow: Turnover | None) -> str:
     return f'<div class="cards">{told}</div>'
 
 
-def _picture(data: ChangeReport) -> str:
-    png = data.pictures.get("change", b"")
-    if not png:
-        return ""
-    height, width = size_of(png)
-    large, small = panels_of(height, width)
-    first, last = (data.dates[0], data.dates[-1]) if data.dates else ("first", "last")
-    below = Panel(small.left, height - small.height, small.width, small.height)
-    chips = [
-        _chip(f"Change, {first} to {last}", large, (height, width)),
-        _chip(first, small, (height, width)),
-        _chip(last, below, (height, width)),
-    ]
-    metres = note(png, "metres")
-    bar = _scale_bar(float(metres), large, width) if metres else ""
-    legend = "".join(
-        f'<li><i style="background:{escape(color)}"></i>{escape(name)}</li>'
-        for name, color in zip(data.class_names, data.class_colors, strict=True)
-    )
-    return (
-        f"<section>{_stage(png, ''.join(chips) + bar, 'What changed, and the dates at its ends')}"
-        f'<ul class="legend">{legend}</ul>'
-        + _note(
-            "Where the class changed, the large map has the strong colour of the class that it "
-            "became; where it stayed, the pale colour of its class."
-        )
-        + "</section>"
-    )
-
-
-def _stage(png: bytes, over: str, what: str, tallest: int = TALLEST) -> str:
-    """A picture with words laid over it."""
-    height, width = size_of(png)
-    shown = max(min(round(tallest * width / height), WIDEST), 1)
-    crisp = ' class="crisp"' if 2 * width < shown else ""
-    return (
-        f'<figure class="stage" style="max-width:{max(shown, 200)}px">'
-        f'<img{crisp} alt="{escape(what)}" '
-        f'src="data:image/png;base64,{base64.b64encode(png).decode()}">{over}</figure>'
-    )
-
-
-def _chip(text: str, panel: Panel, size: tuple[int, int]) -> str:
-    height, width = size
-    return (
-        f'<span style="left:{100 * panel.left / width:.3f}%;top:{100 * panel.top / height:.3f}%">'
-        f"{escape(text)}</span>"
-    )
-
-
-def _scale_bar(metres: float, panel: Panel, width: int) -> str:
-    """A round length, at most a quarter of the panel."""
-    length = (ticks(0, metres / 4, 2) or [0.0])[-1]
-    if not length:
-        return ""
-    long = 100 * (panel.width / width) * (length / metres)
-    told = f"{length / 1000:g} km" if length >= 1000 else f"{length:g} m"
-    return f'<b class="bar" style="width:{long:.3f}%">{told}</b>'
-
-
 def _became(data: ChangeReport, flow: Turnover | None) -> str:
     if flow is None:
         return ""
@@ -301,7 +235,7 @@ def _areas(data: ChangeReport) -> str:
     chart = stacked(data.dates, data.class_names, data.class_colors, data.areas_ha, data.unit)
     if not chart:
         return ""
-    text = _note("Areas of the smoothed class maps of all dates, at their distance in time.")
+    text = _note("Areas of the class maps of all dates, at their distance in time.")
     return f"<section><h2>Area by class and date</h2>{chart}{text}</section>"
 
 
@@ -319,43 +253,20 @@ def _when(data: ChangeReport) -> str:
     return f"<section><h2>When it changed</h2>{chart}{_note(text)}</section>"
 
 
-def _dates(data: ChangeReport) -> str:
-    png = data.pictures.get("multiples", b"")
-    captions = note(png, "captions").split("\n")
-    if not png or not captions:
-        return ""
-    height, width = size_of(png)
-    across = columns(len(captions))
-    down = -(-len(captions) // across)
-    cell = ((height + GAP) // down - GAP, (width + GAP) // across - GAP)
-    chips = "".join(
-        _chip(caption, multiple(place, across, cell), (height, width))
-        for place, caption in enumerate(captions)
-    )
-    some = (
-        f" {len(captions)} of {len(data.dates)} dates are shown."
-        if len(captions) < len(data.dates)
-        else ""
-    )
-    return (
-        "<section><h2>The dates</h2>"
-        f"{_stage(png, chips, 'Class maps of the dates', tallest=4 * TALLEST)}"
-        + _note(f"Class maps as the whole series tells them; gray was not observed.{some}")
-        + "</section>"
-    )
-
-
-def _probability(counts: Sequence[int]) -> str:
+def _probability(counts: Sequence[int], about: str) -> str:
     total = sum(counts)
     if not total:
         return ""
     mean = sum(index * count for index, count in enumerate(counts)) / total / 100
     unsure = sum(counts[20:81]) / total
+    what = about or (
+        "Probability that the class changed at least once: its mean is the share of the pixels "
+        "expected to have changed."
+    )
     text = (
-        f"Probability that the class changed at least once, percent of pixels per 5 %. Median "
-        f"{percentile(counts, 0.5)} %; the mean, {percent(mean)}, is the share of the pixels "
-        f"expected to have changed. {percent(unsure)} lie between 20 and 80 %, where the series "
-        "leaves it open."
+        f"{what} Percent of pixels per 5 %. Median {percentile(counts, 0.5)} %, mean "
+        f"{percent(mean)}; {percent(unsure)} lie between 20 and 80 %, where the dates leave it "
+        "open."
     )
     return f"<section><h2>Probability of change</h2>{likelihood(counts)}{_note(text)}</section>"
 
@@ -363,19 +274,19 @@ def _probability(counts: Sequence[int]) -> str:
 def _notes_on_pixels(data: ChangeReport) -> str:
     if not data.qa:
         return ""
-    most = max([*data.qa.values(), 1e-9])
+    shares = {name.lower(): share for name, share in data.qa.items()}
     lines = "".join(
-        f"<tr><td><strong>{escape(name.lower())}</strong>"
-        f'<p class="note">{escape(QA_TEXT.get(name.lower(), ""))}</p></td>'
-        f'<td class="wide"><b style="width:{100 * share / most:.1f}%"></b></td>'
-        f'<td class="number">{percent(share)}</td></tr>'
-        for name, share in data.qa.items()
+        f'<tr><td class="number">{percent(share)}</td><td><strong>{escape(name)}</strong>'
+        f'<p class="note">{escape(QA_TEXT.get(name, ""))}</p></td></tr>'
+        for name, share in sorted(shares.items(), key=lambda item: -item[1])
+        if share
     )
-    return (
-        f'<section><h2>Notes on pixels</h2><table class="qa">{lines}</table>'
-        + _note("Share of the pixels that carry each bit of qa.tif.")
-        + "</section>"
+    none = ", ".join(name for name, share in shares.items() if not share)
+    text = "Share of the pixels that carry each bit of qa.tif." + (
+        f" No pixel carries: {none}." if none else ""
     )
+    table = f'<table class="qa">{lines}</table>' if lines else ""
+    return f"<section><h2>Notes on pixels</h2>{table}{_note(text)}</section>"
 
 
 def _registration(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -409,7 +320,7 @@ def _registered(row: Mapping[str, Any]) -> str:
         size = (down**2 + right**2) ** 0.5
         cells = "".join(
             f'<td class="number">{value}</td>'
-            for value in (f"{down:+.2f}", f"{right:+.2f}", f"{size:.2f}")
+            for value in (_offset(down), _offset(right), f"{size:.2f}")
         )
     blocks = row.get("blocks")
     return (
@@ -420,6 +331,10 @@ def _registered(row: Mapping[str, Any]) -> str:
     )
 
 
+def _offset(value: float) -> str:
+    return f"{value:+.2f}".replace("-", MINUS)
+
+
 def _ends(data: ChangeReport, between: str) -> str:
     return f"{data.dates[0]}{between}{data.dates[-1]}" if data.dates else "the dates"
 
@@ -427,7 +342,3 @@ def _ends(data: ChangeReport, between: str) -> str:
 def _pair(*parts: str) -> str:
     body = "".join(parts)
     return f'<div class="pair">{body}</div>' if body else ""
-
-
-def _note(text: str) -> str:
-    return f'<p class="note">{escape(text)}</p>'

@@ -66,7 +66,7 @@ def by_class(flow: Turnover, days: Sequence[str], areas: Sequence[Sequence[float
             line = f'<td class="course">{chart}</td>'
         growth = relative(after[k] / before[k] - 1) if before[k] else "new" if after[k] else ""
         lines.append(
-            f'<tr><td><i style="background:{color}"></i>{escape(name)}</td>'
+            f'<tr><td><i style="background:{color}"></i>{escape(short(name, 24))}</td>'
             f'<td class="number">{amount(before[k])}</td>'
             f'<td class="half left"><span>{amount(lost[k])}</span>'
             f'<b style="width:{60 * lost[k] / most:.2f}%"></b></td>'
@@ -78,12 +78,13 @@ def by_class(flow: Turnover, days: Sequence[str], areas: Sequence[Sequence[float
         )
     ends = (days[0], days[-1]) if days else ("First", "Last")
     return (
-        f'<table class="gains"><thead><tr><th>Class</th><th class="number">{escape(ends[0])}</th>'
+        '<div class="scroll"><table class="gains"><thead><tr><th>Class</th>'
+        f'<th class="number">{escape(ends[0])}</th>'
         '<th class="half left">lost</th><th class="half">gained</th>'
         f'<th class="number">{escape(ends[1])}</th>'
         f"{'<th>course</th>' if course else ''}"
         '<th class="number">net</th><th class="number">growth</th></tr></thead>'
-        f"<tbody>{''.join(lines)}</tbody></table>"
+        f"<tbody>{''.join(lines)}</tbody></table></div>"
     )
 
 
