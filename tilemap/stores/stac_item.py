@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from odc.geo.geobox import GeoBox
 from pyproj import CRS
@@ -25,16 +24,20 @@ from tilemap.area import CellArea
 from tilemap.errors import StoreError
 from tilemap.geometry import Window
 from tilemap.stores.footprint import footprint
+from tilemap.stores.grids import apply
 from tilemap.stores.raster_profile import RasterProfile
 from tilemap.stores.sidecars import write_text
 
 VERSION = "1.1.0"
 _BASE = "https://stac-extensions.github.io"
-PROJECTION = f"{_BASE}/projection/v2.0.0/schema.json"
-RASTER = f"{_BASE}/raster/v2.0.0/schema.json"
-CLASSIFICATION = f"{_BASE}/classification/v2.0.0/schema.json"
-PROCESSING = f"{_BASE}/processing/v1.2.0/schema.json"
-FILE = f"{_BASE}/file/v2.1.0/schema.json"
+EXTENSIONS = {
+    "proj": f"{_BASE}/projection/v2.0.0/schema.json",
+    "raster": f"{_BASE}/raster/v2.0.0/schema.json",
+    "classification": f"{_BASE}/classification/v2.0.0/schema.json",
+    "processing": f"{_BASE}/processing/v1.2.0/schema.json",
+    "file": f"{_BASE}/file/v2.1.0/schema.json",
+}
+"""By the prefix of their fields."""
 COG = "image/tiff; application=geotiff; profile=cloud-optimized"
 MEDIA_TYPES = {
     ".tif": "image/tiff; application=geotiff",
@@ -123,15 +126,18 @@ def build_item(facts: ItemFacts, assets: Mapping[str, Asset], folder: Path) -> d
         StoreError: if a file is missing or cannot be read.
     """
     where = footprint(facts.geobox)
+    properties = _properties(facts)
+    described = {key: _asset(asset, folder) for key, asset in assets.items()}
+    used = {key.split(":")[0] for fields in (properties, *described.values()) for key in fields}
     item: dict[str, Any] = {
         "type": "Feature",
         "stac_version": VERSION,
-        "stac_extensions": [PROJECTION, RASTER, CLASSIFICATION, PROCESSING, FILE],
+        "stac_extensions": [url for prefix, url in EXTENSIONS.items() if prefix in used],
         "id": facts.id,
         "geometry": where.geometry,
-        "properties": _properties(facts),
+        "properties": properties,
         "links": _links(facts.sources, folder),
-        "assets": {key: _asset(asset, folder) for key, asset in assets.items()},
+        "assets": described,
     }
     if where.bbox is not None:
         item["bbox"] = list(where.bbox)
@@ -197,7 +203,7 @@ def _projection(geobox: GeoBox) -> dict[str, Any]:
             fields["proj:code"] = ":".join(known)
         else:
             fields["proj:wkt2"] = crs.to_wkt()
-    corners = [affine * (col, row) for row in (0, rows) for col in (0, cols)]
+    corners = [apply(affine, col, row) for row in (0, rows) for col in (0, cols)]
     xs, ys = zip(*corners, strict=True)
     return {
         **fields,
@@ -218,11 +224,11 @@ def _links(sources: Mapping[str, str], folder: Path) -> list[dict[str, str]]:
 
 
 def _address(href: str, folder: Path) -> str:
-    """A URL as it is; a path relative to the item."""
+    """A URL as it is; a path relative to the item, spelled as on disk: readers open it as it is."""
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", href):
         return href
     relative = Path(os.path.relpath(Path(href).absolute(), folder.absolute())).as_posix()
-    return quote(relative if relative.startswith("..") else f"./{relative}")
+    return relative if relative.startswith("../") else f"./{relative}"
 
 
 def _asset(asset: Asset, folder: Path) -> dict[str, Any]:
