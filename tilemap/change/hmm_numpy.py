@@ -39,7 +39,8 @@ def smooth_emissions(
     for t, matrix in enumerate(steps):
         later = emission[t + 1] * beta[t + 1]
         same = np.einsum("kn,k,kn->n", alpha[t], np.diagonal(matrix), later)
-        p_step[t] = 1 - same / np.einsum("kn,kn->n", alpha[t], matrix @ later)
+        whole = np.einsum("kn,kn->n", alpha[t], matrix @ later)
+        p_step[t] = 1 - np.divide(same, whole, out=np.ones_like(same), where=whole > 0)
     never = initial[:, None] * emission[0]
     total = never.sum(axis=0)
     for t, matrix in enumerate(steps):

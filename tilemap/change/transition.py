@@ -17,8 +17,8 @@ FloatArray = npt.NDArray[np.float64]
 
 DAYS_PER_YEAR = 365.2425
 _SUM_TOLERANCE = 1e-6
-_ROUNDING = 1e-12
-"""A power's entry below this is what rounding left of a zero: zeros forbid, so they must stay."""
+_LEAST_SUM = 0.5
+"""A row of a root that keeps less once its impossible entries are gone is not to be trusted."""
 
 
 def from_rate(rate: float, classes: int) -> FloatArray:
@@ -106,10 +106,11 @@ def power(annual: FloatArray, years: float) -> FloatArray:
 
     Where all classes change alike, ``annual = (1 - u) I + u J / K`` with J all ones, and the power
     is ``(1 - u)^d I + (1 - (1 - u)^d) J / K``. Else the whole years are multiplied out exactly, and
-    the rest of a year is the principal fractional power (Higham and Lin, 2013), of which not every
-    stochastic matrix has a stochastic one: its real part is taken, negative entries become 0 and
-    the rows are scaled to sum to 1. Where it has none at all (a singular matrix), the part
-    of the year is interpolated between no change and the annual matrix.
+    the rest of a year is the principal fractional power (Higham and Lin, 2011, Linear Algebra and
+    its Applications 435(3), 448-463). Few stochastic matrices have one that is stochastic too: its
+    real part is taken, entries that are negative or forbidden in a year become 0, and the rows
+    are scaled to sum to 1. A matrix without any (a singular one can be) is interpolated
+    between no change and a year.
 
     Args:
         annual: per year, float64 (from, to), rows sum to 1.
@@ -125,9 +126,8 @@ def power(annual: FloatArray, years: float) -> FloatArray:
     if not (years > 0 and math.isfinite(years)):
         raise ConfigError(f"the time between two dates must be above 0 years, got {years}")
     whole, part = math.floor(years), years - math.floor(years)
-    off, stay = _alike(annual)
-    if off is not None and (stay >= 0 or part == 0):
-        classes = len(annual)
+    classes, stay = len(annual), _alike(annual)
+    if stay is not None and (stay >= 0 or part == 0):
         kept = stay**years
         result = np.full((classes, classes), (1 - kept) / classes)
         np.fill_diagonal(result, (1 + (classes - 1) * kept) / classes)
@@ -135,34 +135,32 @@ def power(annual: FloatArray, years: float) -> FloatArray:
     result = np.linalg.matrix_power(annual, whole)
     if part > 0:
         result = result @ _part(annual, part)
-    result[result < _ROUNDING] = 0
     return result / result.sum(axis=1, keepdims=True)
 
 
-def _alike(annual: FloatArray) -> tuple[float | None, float]:
-    """The one entry off the diagonal, None if they differ, and the eigenvalue below 1."""
+def _alike(annual: FloatArray) -> float | None:
+    """The eigenvalue ``1 - u`` where all classes change alike, None where they do not."""
     classes = len(annual)
     if classes == 1:
-        return 0.0, 1.0
-    off = float(annual[0, 1])
-    expected = np.full_like(annual, off)
+        return 1.0
+    expected = np.full_like(annual, annual[0, 1])
     np.fill_diagonal(expected, annual[0, 0])
-    if not np.allclose(annual, expected, rtol=1e-12, atol=1e-15):
-        return None, 0.0
-    return off, 1 - classes * off
+    alike = np.allclose(annual, expected, rtol=1e-12, atol=1e-15)
+    return 1 - classes * float(annual[0, 1]) if alike else None
 
 
 def _part(annual: FloatArray, part: float) -> FloatArray:
     """Transitions over a part of a year, 0 < part < 1."""
     try:
         with np.errstate(all="ignore"):
-            fraction = np.asarray(fractional_matrix_power(annual, part)).real
+            root = np.asarray(fractional_matrix_power(annual, part)).real
     except (LinAlgError, ValueError):
-        fraction = np.full_like(annual, np.nan)
-    if not (np.isfinite(fraction).all() and np.allclose(fraction.sum(axis=1), 1, atol=1e-6)):
-        fraction = (1 - part) * np.eye(len(annual)) + part * annual
-    fraction = np.where(fraction < _ROUNDING, 0.0, fraction)
-    result: FloatArray = fraction / fraction.sum(axis=1, keepdims=True)
+        root = np.full_like(annual, np.nan)
+    allowed = (annual > 0) | np.eye(len(annual), dtype=bool)
+    root = np.where(allowed, np.maximum(root, 0), 0)
+    if not np.all(root.sum(axis=1) > _LEAST_SUM):  # so also where it is no number
+        root = (1 - part) * np.eye(len(annual)) + part * annual
+    result: FloatArray = root / root.sum(axis=1, keepdims=True)
     return result
 
 
