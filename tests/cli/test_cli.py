@@ -478,3 +478,11 @@ def test_plan_changes_nothing(tilemap: Run, folder: Path) -> None:
     for word in ("scene", "model", "grid", "tasks", "disk", "memory", "time"):
         assert re.search(rf"^{word} ", ran.out, re.M)
     assert _contents(folder) == before
+
+
+def test_probabilities_are_kept_where_they_are_asked_for(tilemap: Run, folder: Path) -> None:
+    """Beside the map, also where the other stores are discarded."""
+    ran = tilemap(*_segment(core=64, probabilities=True, discard_stores=True))
+    assert ran.code == 0, ran
+    assert (folder / "out" / "probabilities.zarr" / "zarr.json").is_file()
+    assert not (folder / "out" / "stores").exists()

@@ -31,7 +31,8 @@ def to_probability(quantised: ByteArray) -> FloatArray:
     """Probability, float32 (class, y, x), that sums to 1; 0 where not observed."""
     probability = np.where(quantised == NODATA, 0, quantised).astype(np.float32)
     total = probability.sum(axis=0)
-    return probability / np.where(total > 0, total, 1)
+    share: FloatArray = np.divide(probability, np.where(total > 0, total, 1), dtype=np.float32)
+    return share
 
 
 def to_quantised(probability: FloatArray, valid: BoolArray) -> ByteArray:

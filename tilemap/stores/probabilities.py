@@ -50,9 +50,10 @@ class ProbabilityStore(DateStore):
         attributes = open_group(path).attrs.asdict()
         try:
             cut: Any = attributes["tilemap:grid"]
+            kinds: Any = attributes["tilemap:classes"]
             grid = TileGrid(**{**cut, "scene": tuple(cut["scene"])})
             self.geobox: GeoBox = geo.geobox_from_attributes(attributes)
-            self.classes = tuple(StoredClass(**kind) for kind in attributes["tilemap:classes"])
+            self.classes = tuple(StoredClass(**kind) for kind in kinds)
             self.model_sha256 = str(attributes["tilemap:model_sha256"])
             self.digest = str(attributes["tilemap:digest"])
             day: Any = attributes["tilemap:date"]
