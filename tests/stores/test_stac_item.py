@@ -234,7 +234,10 @@ def test_sources_are_links(tmp_path: Path) -> None:
 def test_one_moment(tmp_path: Path) -> None:
     """A class map has one; a moment keeps its time, in UTC."""
     when = datetime.fromisoformat("2023-06-01T17:30:00+02:00")
-    properties = build_item(facts(start=when, end=None), {}, tmp_path)["properties"]
+    properties = build_item(facts(start=when, end=None, description="x"), {}, tmp_path)[
+        "properties"
+    ]
+    assert properties["description"] == "x"
     assert properties["datetime"] == "2023-06-01T15:30:00Z"
     assert "start_datetime" not in properties
     with pytest.raises(StoreError, match="must not end before it starts"):

@@ -22,6 +22,7 @@ FADED = 0.4
 """Share of colourfulness that what stayed keeps."""
 SHADE, TINT = 0.4, 0.18
 """Share of the class before in what changed: of the lightness, of the colour."""
+_DARKER = sorted(product(range(9), repeat=3), key=lambda step: (sum(step), step))
 
 
 def code_of(before: int, after: int, classes: int) -> int:
@@ -103,8 +104,7 @@ def _strong(before: Oklab, after: Oklab) -> Oklab:
 
 def _unused(color: Color, used: set[Color]) -> Color:
     """The colour, or the nearest darker one that is free."""
-    steps = sorted(product(range(0, 9), repeat=3), key=lambda step: (sum(step), step))
-    for red, green, blue in steps:
+    for red, green, blue in _DARKER:
         near = (max(color[0] - red, 0), max(color[1] - green, 0), max(color[2] - blue, 0))
         if near not in used:
             return near
