@@ -131,3 +131,115 @@ def test_beyond_the_projection() -> None:
 def test_empty_window() -> None:
     """Nothing has no mean."""
     assert math.isnan(CellArea(WORLD).mean_km2(Window(3, 3, 3, 9)))
+
+
+# --- pixel by pixel ----------------------------------------------------------------------------
+
+
+def cells(geobox: GeoBox, core: int) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    """Area of each pixel of a raster, read core by core."""
+    rows, cols = (int(n) for n in geobox.shape)
+    grid, cell = TileGrid((rows, cols), core, 0, 0), CellArea(geobox)
+    area = np.full((rows, cols), -1.0)
+    for tile in grid.tiles():
+        window = grid.core_window(tile)
+        area[window.within(grid.scene_window)] = cell.cell_km2(window)
+    return area
+
+
+@pytest.mark.parametrize("core", [7, 64, 1000])
+def test_every_pixel_of_the_whole_earth(core: int) -> None:
+    """In degrees the pixels of a world sum to the ellipsoid, however it is cut."""
+    assert math.fsum(cells(WORLD, core).ravel()) == pytest.approx(EARTH_KM2, abs=0.001)
+
+
+@pytest.mark.parametrize(
+    "geobox",
+    [
+        GeoBox((181, 130), Affine(30, 0, 250_000, 0, -30, 4_000_000), "EPSG:32618"),
+        GeoBox((181, 130), Affine(3e-4, 0, -70, 0, -2e-4, -9), "EPSG:4326"),
+        GeoBox((181, 130), Affine(3e-4, 1e-4, -70, 1e-4, -2e-4, -9), "EPSG:4326"),
+        GeoBox((181, 130), Affine(2e4, 0, -1.9e7, 0, -2e4, 1.8e7), "EPSG:3857"),
+        GeoBox((181, 130), Affine(1e5, 0, -6.5e6, 0, -1e5, 8e6), "EPSG:3035"),
+    ],
+    ids=["utm", "degrees", "rotated degrees", "large pixels", "beyond the Earth"],
+)
+def test_a_pixel_has_one_area_however_the_map_is_cut(geobox: GeoBox) -> None:
+    """To the last bit, in cores of any size, and NaN in the same places."""
+    whole_map = cells(geobox, 1000)
+    for core in (13, 50, 64, 129):
+        assert np.array_equal(cells(geobox, core), whole_map, equal_nan=True)
+    assert not (whole_map <= 0).any()
+
+
+@pytest.mark.parametrize(
+    ("crs", "x", "y", "size"),
+    [
+        ("EPSG:32618", 250_000, 4_000_000, 30),
+        ("EPSG:3395", 3_628_000, 39_000, 0.0746),
+        ("EPSG:3395", 1e6, 8.4e6, 1000),
+        ("EPSG:3031", -40_000, 50_000, 700),
+        ("EPSG:2263", 1_000_000, 200_000, 300),
+        ("+proj=sinu +R=6371007.181", -6_000_000, -1_000_000, 231.66),
+    ],
+)
+def test_pixels_equal_the_areal_scale(crs: str, x: float, y: float, size: float) -> None:
+    """Each one, against PROJ's own areal scale at its centre; the pole is one of the pixels."""
+    shape = (150, 131)
+    geobox = GeoBox(shape, Affine(size, 0, x, 0, -size, y), crs)
+    system = pyproj.CRS(crs)
+    row, col = np.mgrid[: shape[0], : shape[1]] + 0.5
+    proj = Proj(system)
+    lon, lat = proj(x + size * col, y - size * row, inverse=True)
+    metre = system.axis_info[0].unit_conversion_factor
+    expected = (size * metre) ** 2 / proj.get_factors(lon, lat).areal_scale / 1e6
+    np.testing.assert_allclose(cells(geobox, 64), expected, rtol=2e-6)
+
+
+def test_pixels_of_web_mercator() -> None:
+    """A quarter of what the map says at 60 degrees, all of it at the equator, and exactly so.
+
+    Exact: ``(N / a) (M / a) cos^2`` with the radii of curvature N and M at that latitude.
+    """
+    rows, e2 = np.arange(91) + 0.5, 0.00669437999014
+    for latitude, times in ((60, 4), (0, 1)):
+        y = 6378137 * math.log(math.tan(math.pi / 4 + math.radians(latitude) / 2)) + 455
+        lat = 2 * np.arctan(np.exp((y - 10 * rows) / 6378137)) - math.pi / 2
+        bent = 1 - e2 * np.sin(lat) ** 2
+        exact = 1e-4 * np.cos(lat) ** 2 * (1 - e2) / bent**2
+        area = cells(GeoBox((91, 70), Affine(10, 0, 1e6, 0, -10, y), "EPSG:3857"), 50)
+        np.testing.assert_allclose(area, np.broadcast_to(exact[:, None], (91, 70)), rtol=1e-6)
+        np.testing.assert_allclose(1e-4 / area, times, rtol=0.007)
+
+
+def test_pixels_sum_to_the_outline() -> None:
+    """Both ways of measuring agree where they can be compared: on 40 km, far off centre."""
+    geobox = GeoBox((400, 300), Affine(100, 0, 800_000, 0, -100, 7_000_000), "EPSG:32633")
+    window = Window(0, 0, 400, 300)
+    total_km2 = CellArea(geobox).cell_km2(window).sum()
+    assert total_km2 == pytest.approx(CellArea(geobox).mean_km2(window) * window.size, rel=1e-6)
+
+
+def test_pixels_beyond_the_projection() -> None:
+    """The disc of the Earth in an equal-area projection: inside map areas, outside nothing."""
+    geobox = GeoBox((271, 265), Affine(1e5, 0, -1.32e7, 0, -1e5, 1.35e7), "+proj=laea +lat_0=40")
+    row, col = np.mgrid[:271, :265] + 0.5
+    radius = np.hypot(-1.32e7 + 1e5 * col, 1.35e7 - 1e5 * row)
+    area = cells(geobox, 100)
+    assert np.isnan(area[radius > 1.276e7]).all()
+    np.testing.assert_allclose(area[radius < 9e6], 1e4, rtol=1e-3)
+    assert np.isfinite(area[radius < 1.26e7]).all()
+
+
+@pytest.mark.parametrize("crs", [None, 'LOCAL_CS["site",UNIT["metre",1]]'])
+def test_pixels_of_nowhere(crs: str | None) -> None:
+    """No CRS, or a local one: no area of any pixel."""
+    area = CellArea(GeoBox((4, 5), Affine(10, 0, 0, 0, -10, 0), crs)).cell_km2(Window(1, 0, 4, 5))
+    assert area.shape == (3, 1)
+    assert np.isnan(area).all()
+
+
+def test_pixels_of_an_empty_window() -> None:
+    """No pixels, no error."""
+    utm = GeoBox((40, 30), Affine(10, 0, 250_000, 0, -10, 4_000_000), "EPSG:32618")
+    assert CellArea(utm).cell_km2(Window(3, 3, 3, 9)).shape == (0, 6)

@@ -13,7 +13,13 @@ from pyproj import CRS, Geod, Transformer
 from tilemap.geometry import Window
 
 EDGE_POINTS = 16
-SQUARE = 64
+LATTICE = 64
+"""Pixels between the points at which areas are computed, at most; between them is a straight line.
+"""
+LATTICE_M = 10_000.0
+"""The same in metres: so far the areal scale bends by about one in a million."""
+
+FloatArray = npt.NDArray[np.float64]
 
 
 class CellArea:
@@ -24,12 +30,17 @@ class CellArea:
     16 geodesics each; so a projection that stretches areas (EPSG:3857 four times at 60 degrees)
     does not stretch these.
 
+    ``mean_km2`` is one number for a window; ``cell_km2`` has one for each pixel, the same however
+    the raster is cut.
+
     Args:
         geobox: shape, geotransform and CRS of the raster.
     """
 
     def __init__(self, geobox: GeoBox) -> None:
         self._affine = geobox.affine
+        self._shape = (int(geobox.shape[0]), int(geobox.shape[1]))
+        self._step = LATTICE
         self._geod: Geod | None = None
         self._radians = 0.0
         self._to_degrees: Any = None
@@ -42,6 +53,7 @@ class CellArea:
             self._radians = crs.axis_info[0].unit_conversion_factor
         else:
             self._to_degrees = Transformer.from_crs(crs, crs.geodetic_crs, always_xy=True)
+            self._step = _step(crs, self._geod, abs(self._affine.determinant))
 
     @property
     def known(self) -> bool:
@@ -56,14 +68,18 @@ class CellArea:
             return self._geographic_m2(self._geod, window) / window.size / 1e6
         return self._outline_m2(self._geod, window) / window.size / 1e6
 
-    def cell_km2(self, window: Window) -> npt.NDArray[np.float64]:
+    def cell_km2(self, window: Window) -> FloatArray:
         """True area of each pixel of a window, km2; NaN where it is not known.
 
-        It does not depend on how the map is cut. Degrees: exact, row by row. Any other CRS: the
-        mean over squares of 64 pixels that lie still on the map.
+        Degrees: exact, row by row. Any other CRS: computed on a lattice that lies still on the
+        raster, 64 pixels or 10 km wide, whichever is less, and interpolated; pixel by pixel where
+        a point of the lattice is nowhere on Earth. So a pixel has the same area in every window.
+
+        Args:
+            window: inside the raster.
 
         Returns:
-            float64, (y, 1) in degrees, else (y, x).
+            float64, (y, 1) in degrees and where nothing is known, else (y, x).
         """
         if self._geod is None:
             return np.full((window.height, 1), math.nan)
@@ -72,15 +88,50 @@ class CellArea:
             zones = zone_m2(edges * self._radians, self._geod.a, self._geod.es)
             width = abs(self._affine.a) * self._radians
             return np.abs(np.diff(zones))[:, None] * width / 1e6
-        area = np.empty(window.shape)
-        for row in range(window.top // SQUARE, -(-window.bottom // SQUARE)):
-            for col in range(window.left // SQUARE, -(-window.right // SQUARE)):
-                square = Window(
-                    row * SQUARE, col * SQUARE, (row + 1) * SQUARE, (col + 1) * SQUARE
-                )
-                part = square.intersect(window)
-                area[part.within(window)] = self.mean_km2(square)
+        if window.size == 0:
+            return np.zeros(window.shape)
+        rows = _points(window.top, window.bottom, self._step, self._shape[0])
+        cols = _points(window.left, window.right, self._step, self._shape[1])
+        lattice = self._pixel_km2(self._geod, rows, cols)
+        area = _between(rows, cols, lattice, window)
+        if not np.isfinite(lattice).all():
+            row, col = np.nonzero(~np.isfinite(area))
+            exact = self._pixels_km2(self._geod, window.top + row + 0.5, window.left + col + 0.5)
+            area[row, col] = exact
         return area
+
+    def _pixel_km2(self, geod: Geod, rows: FloatArray, cols: FloatArray) -> FloatArray:
+        """Area of the pixels around the points of a lattice, (row, col)."""
+        row, col = np.meshgrid(rows, cols, indexing="ij")
+        return self._pixels_km2(geod, row.ravel(), col.ravel()).reshape(row.shape)
+
+    def _pixels_km2(self, geod: Geod, row: FloatArray, col: FloatArray) -> FloatArray:
+        """Area of the pixels around points: of the parallelogram its middle lines span in space.
+
+        In space, since there neither the poles nor the antimeridian are anything special.
+        """
+        down = self._in_space(geod, row + 0.5, col) - self._in_space(geod, row - 0.5, col)
+        across = self._in_space(geod, row, col + 0.5) - self._in_space(geod, row, col - 0.5)
+        normal = np.cross(down, across, axis=0)
+        return np.asarray(np.sqrt((normal**2).sum(axis=0)) / 1e6, dtype=np.float64)
+
+    def _in_space(self, geod: Geod, row: FloatArray, col: FloatArray) -> FloatArray:
+        """Points of the raster on the ellipsoid: geocentric metres (3, n); NaN off the Earth."""
+        lon, lat = self._to_degrees.transform(*self._world(row, col), radians=False)
+        lost = ~(np.isfinite(lon) & np.isfinite(lat))
+        lon, lat = (np.radians(np.where(lost, math.nan, angle)) for angle in (lon, lat))
+        curve = geod.a / np.sqrt(1 - geod.es * np.sin(lat) ** 2)
+        return np.stack(
+            [
+                curve * np.cos(lat) * np.cos(lon),
+                curve * np.cos(lat) * np.sin(lon),
+                curve * (1 - geod.es) * np.sin(lat),
+            ]
+        )
+
+    def _world(self, row: FloatArray, col: FloatArray) -> tuple[FloatArray, FloatArray]:
+        a, b, c, d, e, f = tuple(self._affine)[:6]
+        return a * col + b * row + c, d * col + e * row + f
 
     def _geographic_m2(self, geod: Geod, window: Window) -> float:
         north = self._affine.f + self._affine.e * window.top
@@ -91,18 +142,45 @@ class CellArea:
 
     def _outline_m2(self, geod: Geod, window: Window) -> float:
         rows, cols = outline(window, EDGE_POINTS)
-        a, b, c, d, e, f = tuple(self._affine)[:6]
-        x, y = a * cols + b * rows + c, d * cols + e * rows + f
-        lon, lat = self._to_degrees.transform(x, y)
+        lon, lat = self._to_degrees.transform(*self._world(rows, cols))
         if not (np.isfinite(lon).all() and np.isfinite(lat).all()):
             return math.nan
         area, _ = geod.polygon_area_perimeter(lon, lat)
         return abs(float(area))
 
 
-def zone_m2(
-    latitude: npt.NDArray[np.float64], semi_major: float, eccentricity2: float
-) -> npt.NDArray[np.float64]:
+def _step(crs: CRS, geod: Geod, pixel: float) -> int:
+    """Pixels between the points of the lattice: a power of two, at most ``LATTICE``.
+
+    Args:
+        crs: of the raster.
+        geod: its ellipsoid.
+        pixel: area of a pixel in squared units of the CRS.
+    """
+    unit = crs.axis_info[0].unit_conversion_factor if crs.axis_info else 1.0
+    metres = math.sqrt(pixel) * unit * (geod.a if crs.is_geographic else 1.0)
+    return int(min(max(2.0 ** math.floor(math.log2(LATTICE_M / metres)), 1), LATTICE))
+
+
+def _points(start: int, stop: int, step: int, size: int) -> FloatArray:
+    """Points of the lattice around a stretch of one axis; the last one of all at its end."""
+    numbers = np.arange(start // step, -(-stop // step) + 1)
+    return np.minimum(numbers * step, size).astype(np.float64)
+
+
+def _between(rows: FloatArray, cols: FloatArray, values: FloatArray, window: Window) -> FloatArray:
+    """Values of a lattice at the centres of a window's pixels, bilinearly."""
+    centre = np.arange(window.left, window.right) + 0.5
+    at = np.searchsorted(cols, centre, side="right") - 1
+    share = (centre - cols[at]) / (cols[at + 1] - cols[at])
+    across = values[:, at] * (1 - share) + values[:, at + 1] * share
+    centre = np.arange(window.top, window.bottom) + 0.5
+    at = np.searchsorted(rows, centre, side="right") - 1
+    share = ((centre - rows[at]) / (rows[at + 1] - rows[at]))[:, None]
+    return across[at] * (1 - share) + across[at + 1] * share
+
+
+def zone_m2(latitude: FloatArray, semi_major: float, eccentricity2: float) -> FloatArray:
     """Area between the equator and each latitude, per radian of longitude, m2.
 
     ``a^2 (1 - e^2) / 2 * (sin / (1 - e^2 sin^2) + artanh(e sin) / e)``: Snyder 1987, "Map
@@ -120,7 +198,7 @@ def zone_m2(
     return np.asarray(semi_major**2 * zone, dtype=np.float64)
 
 
-def outline(window: Window, points: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def outline(window: Window, points: int) -> tuple[FloatArray, FloatArray]:
     """Rows and columns of points around a window, ``points`` along each edge, in order."""
     step = np.arange(points) / points
     down = window.top + step * window.height
