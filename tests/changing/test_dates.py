@@ -163,12 +163,12 @@ def test_dates_of_two_systems() -> None:
     first = _geobox(0, 0, 61, 90)
     degrees = GeoBox((30, 100), Affine(1e-4, 0, -75.001, 0, -1e-4, -9.0465), "EPSG:4326")
     both = choose_geobox([("a", first), ("b", degrees)])
-    assert both.crs == first.crs
+    assert str(both.crs) == str(first.crs)
     rows, cols = (int(side) for side in both.shape)
     assert 30 <= rows <= 36
     assert cols == 90
-    offset = (both.affine.c - 5e5) / 10, (9e6 - both.affine.f) / 10
-    assert offset == (int(offset[0]), int(offset[1]))
+    for offset in ((both.affine.c - 5e5) / 10, (9e6 - both.affine.f) / 10):
+        assert float(offset).is_integer()
     world = GeoBox((180, 360), Affine(1, 0, -180, 0, -1, 90), "EPSG:4326")
     assert choose_geobox([("a", first), ("b", world)]) == first
     bare = GeoBox((61, 90), first.affine, None)

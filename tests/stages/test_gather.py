@@ -36,7 +36,7 @@ def _smooth(seed: int) -> np.ndarray:
     random = np.random.default_rng(seed)
     coarse = random.random((3, ROWS // 6 + 2, COLS // 6 + 2)).repeat(6, 1).repeat(6, 2)
     sure = coarse[:, :ROWS, :COLS] ** 3 + 0.01
-    quantised = np.rint(sure / sure.sum(axis=0) * 254).astype(np.uint8)
+    quantised: np.ndarray = np.rint(sure / sure.sum(axis=0) * 254).astype(np.uint8)
     quantised[:, 20:33, 40:49] = 255
     return quantised
 
