@@ -189,7 +189,7 @@ class _Run:
         dates = len(self.works)
         stores = [DateStore(work.store, grid) for work in self.works]
         tiles = list(grid.tiles())
-        missing = [
+        missing: list[Key] = [
             (number, *tile)
             for number, store in enumerate(stores)
             for tile in tiles

@@ -34,12 +34,12 @@ def method_of(prepared: PreparedSeries, stores: list[DateStore]) -> Method:
     if settings.method == "cvaps":
         threshold = settings.threshold
         if threshold is None:
-            pixels = sample(prepared, stores)
-            lengths = [magnitudes(one, two) for one, two in pairwise(pixels)]
+            spread = sample(prepared, stores)
+            lengths = [magnitudes(one, two) for one, two in pairwise(spread)]
             threshold = float(otsu(np.concatenate(lengths)))
         return Method("cvaps", days, classes, uniform, blank, np.ones((classes, 256)), threshold)
     prior = uniform
-    pixels = None
+    pixels: npt.NDArray[np.uint8] | None = None
     if settings.prior == "series" or settings.rate == "fit":
         pixels = sample(prepared, stores)
     if settings.prior == "series" and pixels is not None:

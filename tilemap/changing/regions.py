@@ -27,7 +27,8 @@ def write_parts(path: Path, parts: Parts) -> None:
     """Write arrays, whole or not at all."""
     partial = path.with_name(path.name + ".partial")
     with partial.open("wb") as file:
-        np.savez(file, **parts)
+        arrays: dict[str, Any] = dict(parts)
+        np.savez(file, **arrays)
     partial.replace(path)
 
 
@@ -46,13 +47,14 @@ def read_parts(path: Path, tile: Tile) -> dict[str, npt.NDArray[Any]]:
 
 def write_border(stores: Path, tile: Tile, border: BorderRegions) -> None:
     """What a core tells of its border."""
-    write_parts(
-        record_path(stores, tile, "border"),
-        {
-            "number": border.number, "code": border.code, "pixels": border.pixels,
-            "first": border.first, **border.edges,
-        },
-    )  # fmt: skip
+    parts: dict[str, npt.NDArray[Any]] = {
+        "number": border.number,
+        "code": border.code,
+        "pixels": border.pixels,
+        "first": border.first,
+        **border.edges,
+    }
+    write_parts(record_path(stores, tile, "border"), parts)
 
 
 def read_border(stores: Path, tile: Tile) -> BorderRegions:

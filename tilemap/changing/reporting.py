@@ -8,19 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tilemap.change.qa import Qa
-from tilemap.changing.profiles import QA_NAMES
 from tilemap.report.change_pictures import change_picture, multiples
-
-
-class ChangeReport:
-    def __init__(self, **k):
-        pass
-
-
-def write_change_report(*a):
-    pass
-
-
+from tilemap.report.change_report import ChangeReport, write_change_report
 from tilemap.stores.stac_item import Asset, ItemFacts, build_item
 from tilemap.stores.stac_item import write_item as write_stac
 
@@ -72,7 +61,8 @@ def write_page(
         changed_ha=(HECTARES * np.nan_to_num(figures.interval_km2[1:])).tolist(),
         p_change=[int(n) for n in figures.p_change],
         registration=record["registration"],
-        qa={QA_NAMES[bit]: shares[f"qa_{bit.name.lower()}"] for bit in Qa if bit.name},
+        qa={bit.name.lower(): shares[f"qa_{bit.name.lower()}"] for bit in Qa if bit.name},
+        unit="ha" if known else "pixels",
         pictures=pictures,
         polygons=record["polygons"],
         warnings=record["warnings"],

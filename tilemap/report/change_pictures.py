@@ -18,6 +18,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.warp import transform as to_crs
 
 from tilemap.report.quicklook import GAP, paint, png_bytes
+from tilemap.stores.grids import apply
 
 ByteArray = npt.NDArray[np.uint8]
 Palette = Mapping[int, tuple[int, int, int]]
@@ -225,7 +226,7 @@ def _metres_across(file: rasterio.DatasetReader) -> float | None:
         return None
     row = file.height / 2
     # a hundredth of the width: across a whole globe the ends would be the same point
-    ends = [file.transform * (file.width * share, row) for share in (0.495, 0.505)]
+    ends = [apply(file.transform, file.width * share, row) for share in (0.495, 0.505)]
     xs, ys = to_crs(file.crs, "EPSG:4326", *zip(*ends, strict=True))
     metres = 100 * Geod(ellps="WGS84").inv(xs[0], ys[0], xs[1], ys[1])[2]
     return metres if np.isfinite(metres) and metres > 0 else None
