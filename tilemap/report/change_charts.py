@@ -260,6 +260,7 @@ def _day_axis(days: Sequence[str], xs: Sequence[float], base: float) -> list[str
                      f'stroke="{MUTED}"/>')  # fmt: skip
         last = index == len(xs) - 1
         if x - end >= room and (last or xs[-1] - x >= room):
-            parts.append(text(x, base + 19, name, INK, size=12))
+            middle = min(x, 560 - 3.7 * len(name))
+            parts.append(text(middle, base + 19, name, INK, size=12))
             end = x
     return parts

@@ -91,6 +91,7 @@ def sankey(ends: tuple[str, str], flow: Turnover) -> str:
     starts = [_stacked([side[k] for k in used], top, scale, gap) for side in (before, after)]
     places = [dict(zip(used, start, strict=True)) for start in starts]
     parts = _flows(flow, (left + 14, right - 14), places, scale)
+    bottom = max(place[k] for place in places for k in used)
     for side, (areas, where) in enumerate(zip((before, after), places, strict=True)):
         x, anchor = ((left, "end"), (right, "start"))[side]
         parts.append(text(x, 14, ends[side], INK, anchor, size=15, weight=600))
@@ -102,14 +103,14 @@ def sankey(ends: tuple[str, str], flow: Turnover) -> str:
                 f'height="{max(areas[k] * scale, 1.5):.1f}" fill="{flow.colors[k]}" '
                 'stroke="#000" stroke-opacity=".25" stroke-width=".6"/>'
             )
+            bottom = max(bottom, y + _LINE, where[k] + areas[k] * scale)
             at = x - 10 if side == 0 else x + 10
             told = f"{amount(areas[k])} {flow.unit}, {percent(areas[k] / total)}"
             if side == 1 and before[k]:
                 told += f" ({relative(after[k] / before[k] - 1)})"
-            parts.append(text(at, y - 1, short(flow.names[k], 26), INK, anchor, weight=600))
+            parts.append(text(at, y - 1, short(flow.names[k], 24), INK, anchor, weight=600))
             parts.append(text(at, y + 14, told, MUTED, anchor, size=12))
-    height = max(high + gap * (len(used) - 1), 2 * _LINE * len(used)) + top + 14
-    return svg(1064, height, f"Areas by class, {ends[0]} to {ends[1]}", parts)
+    return svg(1064, round(bottom) + 4, f"Areas by class, {ends[0]} to {ends[1]}", parts)
 
 
 def _flows(

@@ -246,9 +246,9 @@ def _when(data: ChangeReport) -> str:
     if not chart:
         return ""
     text = (
-        f"Each column is as wide as its interval and as high as the change a year, so its area is "
-        f"the area that changed (the number above, {data.unit}). Changes there and back count "
-        "twice here. The last interval is open: one date alone has seen its change."
+        "Each column is as wide as its interval and as high as the change a year, so its area is "
+        "the area that changed (the number above, where there is room). Changes there and back "
+        "count twice here. The last interval is open: one date alone has seen its change."
     )
     return f"<section><h2>When it changed</h2>{chart}{_note(text)}</section>"
 

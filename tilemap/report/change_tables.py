@@ -11,6 +11,7 @@ from tilemap.report.charts import percent
 from tilemap.report.drawing import amount, relative, short, signed
 
 _MOST_CHANGES = 8
+_MOST_LYING = 6  # names of columns; more than that stand upright
 
 
 def largest(flow: Turnover) -> str:
@@ -18,6 +19,7 @@ def largest(flow: Turnover) -> str:
     if not flow.largest:
         return ""
     most = flow.largest[0][2]
+    told = flow.largest if len(flow.largest) == _MOST_CHANGES + 1 else flow.largest[:_MOST_CHANGES]
     lines = "".join(
         f'<tr><td><i style="background:{escape(flow.colors[a])}"></i>{escape(flow.names[a])}</td>'
         f'<td class="arrow">→</td>'
@@ -26,9 +28,9 @@ def largest(flow: Turnover) -> str:
         f'background:{escape(flow.colors[b])}"></b></td>'
         f'<td class="number">{amount(area)}</td>'
         f'<td class="number">{percent(area / flow.changed)}</td></tr>'
-        for a, b, area in flow.largest[:_MOST_CHANGES]
+        for a, b, area in told
     )
-    rest = flow.largest[_MOST_CHANGES:]
+    rest = flow.largest[len(told) :]
     if rest:
         area = sum(area for _, _, area in rest)
         lines += (
@@ -91,9 +93,10 @@ def by_class(flow: Turnover, days: Sequence[str], areas: Sequence[Sequence[float
 def transitions(flow: Turnover, first: str, last: str) -> str:
     """The matrix of areas with its sums; changes are shaded by their size."""
     most = flow.largest[0][2] if flow.largest else 1.0
+    dense = " dense" if len(flow.names) > _MOST_LYING else ""
     head = "".join(
-        f'<th class="number"><i style="background:{escape(color)}"></i>'
-        f"{escape(short(name, 18))}</th>"
+        f'<th class="number"><span><i style="background:{escape(color)}"></i>'
+        f"{escape(short(name, 18))}</span></th>"
         for name, color in zip(flow.names, flow.colors, strict=True)
     )
     lines = []
@@ -111,7 +114,7 @@ def transitions(flow: Turnover, first: str, last: str) -> str:
         )
     sums = "".join(f'<td class="number">{amount(area)}</td>' for area in flow.after)
     return (
-        f'<div class="scroll"><table class="matrix"><thead><tr><th>{escape(first)} ↓ &nbsp; '
+        f'<div class="scroll"><table class="matrix{dense}"><thead><tr><th>{escape(first)} ↓ '
         f'{escape(last)} →</th>{head}<th class="number">sum {escape(first)}</th></tr></thead>'
         f"<tbody>{''.join(lines)}</tbody>"
         f'<tfoot><tr class="total"><td>sum {escape(last)}</td>{sums}'

@@ -42,6 +42,8 @@ def relative(share: float) -> str:
     ('−12 %', '0 %', '+420 %')
     """
     value = 100 * share
+    if -100 < value < -99.9:
+        return f"< {MINUS}99.9 %"
     digits = 0 if abs(value) >= 9.95 else 1
     told = f"{abs(value):.{digits}f}"
     return "0 %" if float(told) == 0 else f"{'+' if value > 0 else MINUS}{told} %"
