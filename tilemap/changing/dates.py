@@ -82,7 +82,7 @@ def open_date(path: str | Path, day: str | None = None) -> DateInput:
     hard = not store.exists()
     if hard:
         notes.append(
-            f"{path} has labels only, which count as certain; run it again with --probabilities"
+            f"{path} has labels only, which count as certain; better: --probabilities --fresh"
         )
         geobox = describe(str(place / "landcover.tif")).geobox
     else:
