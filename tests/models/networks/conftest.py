@@ -20,6 +20,8 @@ ALL: dict[str, Architecture] = {
     "pspnet-lite": {"name": "pspnet", "encoder": "efficientnet-lite0", "width": 16},
     "plain": {"name": "plain_unet", "channels": "4 6 8 8 8"},
     "plain-lean": {"name": "plain_unet", "channels": "5 6 8 8 8", "norm": "after", "lean": True},
+    "siamese": {"name": "siamese_unet", "width": 4},
+    "siamese-both": {"name": "siamese_unet", "width": 4, "join": "both"},
     "segformer": {"name": "segformer", "size": "b1", "width": 4, "decoder": 16},
     "mask2former": {
         "name": "mask2former",
@@ -34,6 +36,11 @@ ALL: dict[str, Architecture] = {
 """One small network of each kind."""
 
 _LIBRARIES: list[torch.library.Library] = []
+
+
+def dates(architecture: Architecture) -> int:
+    """How many dates a network takes the bands of."""
+    return 2 if architecture["name"] == "siamese_unet" else 1
 
 
 def need(architecture: Architecture) -> Architecture:

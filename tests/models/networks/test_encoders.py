@@ -184,7 +184,7 @@ def test_names_must_match_the_bands(tmp_path: Path) -> None:
     torch.save({}, tmp_path / "w.pth")
     with pytest.raises(ModelError, match="has 3 bands, got 4 names"):
         load_encoder_weights(network, tmp_path / "w.pth", [*RGB, "nir"])
-    with pytest.raises(ModelError, match="unet, deeplabv3plus, fcn or pspnet only"):
+    with pytest.raises(ModelError, match="unet, deeplabv3plus, fcn, pspnet or siamese_unet only"):
         load_encoder_weights(torch.nn.Identity(), tmp_path / "w.pth", RGB)
 
 

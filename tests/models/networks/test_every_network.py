@@ -17,7 +17,7 @@ from tilemap.models.networks import build, seeded, stride_of
 from tilemap.models.registry import load, resolve, save_card
 
 from ..conftest import make_card  # noqa: TID252  # tests are no package
-from .conftest import ALL, Architecture, need
+from .conftest import ALL, Architecture, dates, need
 
 BANDS = (1, 3, 13)
 
@@ -29,13 +29,15 @@ def architecture(request: pytest.FixtureRequest) -> Architecture:
 
 
 def bands_of(architecture: Architecture) -> int:
-    """One of ``BANDS``, each for some of the networks."""
-    return BANDS[sorted(ALL.values(), key=str).index(architecture) % len(BANDS)]
+    """One of ``BANDS``, each for some of the networks; of each date."""
+    number = BANDS[sorted(ALL.values(), key=str).index(architecture) % len(BANDS)]
+    return number * dates(architecture)
 
 
 @pytest.mark.parametrize("bands", BANDS)
 def test_every_class_at_the_size_of_the_patch(architecture: Architecture, bands: int) -> None:
     """On oblong patches whose sides are multiples of the stride, whatever the bands."""
+    bands *= dates(architecture)
     network = seeded(architecture, bands, 5)
     stride = stride_of(architecture)
     for rows, cols in ((2, 3), (3, 1)):

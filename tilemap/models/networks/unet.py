@@ -26,7 +26,14 @@ class _Up(nn.Module):
         return out
 
 
-class _UNetDecoder(nn.Module):
+class UNetDecoder(nn.Module):
+    """The expanding path.
+
+    Args:
+        encoder: planes of the features at strides 2 to 32, finest first.
+        decoder: planes that each of the five steps up puts out, coarsest first.
+    """
+
     def __init__(self, encoder: list[int], decoder: list[int]) -> None:
         super().__init__()
         skips = [*encoder[-2::-1], 0]
@@ -37,6 +44,7 @@ class _UNetDecoder(nn.Module):
         )
 
     def forward(self, features: list[Tensor]) -> Tensor:
+        """Planes (batch, decoder[-1], y, x) at full size, of features finest first."""
         x, *rest = features[::-1]
         skips: list[Tensor | None] = [*rest, None]
         for up, skip in zip(self.blocks, skips, strict=True):
@@ -59,7 +67,7 @@ class UNet(nn.Module):
         super().__init__()
         self.encoder = make_encoder(encoder, bands, width)
         channels = [max(16, width * 4 // 2**step) for step in range(5)]
-        self.decoder = _UNetDecoder(self.encoder.channels, channels)
+        self.decoder = UNetDecoder(self.encoder.channels, channels)
         self.head = nn.Conv2d(channels[-1], classes, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
