@@ -253,13 +253,18 @@ class _Run:
         rows = read_polygons(spec.stores, grid)
         files: Files = publish_all(self.client, spec, prepared, self.directory, rows)
         seconds = time.perf_counter() - started
-        record = self._record(files, registration, seconds, total)
+        record = self._record(spec, files, registration, seconds, total)
         files.report(record)
         write_json(self.directory.run_file, record)
         return ChangeResult(record["status"], self.directory.path, record, self.resumed)
 
     def _record(
-        self, files: Files, registration: list[dict[str, Any]], seconds: float, total: int
+        self,
+        spec: ChangeSpec,
+        files: Files,
+        registration: list[dict[str, Any]],
+        seconds: float,
+        total: int,
     ) -> dict[str, Any]:
         prepared, grid = self.prepared, self.prepared.grid
         pixels = grid.scene[0] * grid.scene[1]
@@ -276,6 +281,7 @@ class _Run:
             "warnings": [*prepared.notes, *files.notes],
             "registration": registration,
             "mmu_px": prepared.mmu_px,
+            "method": {} if spec.method is None else spec.method.record(),
             "tiles": {"count": grid.size, "shape": list(grid.shape)},
             "quarantined": [
                 {"stage": f.stage, "key": list(f.key), "error": f.error} for f in self.batch.failed

@@ -52,7 +52,7 @@ def method_of(prepared: PreparedSeries, stores: list[DateStore]) -> Method:
     annual = prepared.transitions
     if settings.rate == "fit" and settings.transitions is None and pixels is not None:
         annual = from_rate(fit_rate(emissions(pixels, table), days, prior), classes)
-    return Method("hmm", days, classes, prior, steps(annual, days), table)
+    return Method("hmm", days, classes, prior, steps(annual, days), table, annual=annual)
 
 
 def sample(prepared: PreparedSeries, stores: list[DateStore]) -> npt.NDArray[np.uint8]:

@@ -19,6 +19,7 @@ from tilemap.change.transition import from_rate, read_transitions
 from tilemap.changing.dates import (
     DateInput,
     check_comparable,
+    check_mask,
     day_of,
     is_run,
     open_date,
@@ -141,6 +142,8 @@ def prepare_series(settings: ChangeSettings, out: Path) -> PreparedSeries:
         )
     if settings.mask_rule is not None:
         Rule.parse(settings.mask_rule)
+    for mask in settings.masks:
+        check_mask(Path(mask), geobox)
     mmu_px = _mmu_pixels(settings.mmu_ha, geobox, notes)
     need = _worker_bytes(grid, len(facts), len(names))
     if settings.cluster.scheduler is None or settings.cluster.memory_limit is not None:

@@ -210,6 +210,9 @@ def summary(result: ChangeResult) -> list[str]:
     lines.sort(key=lambda line: -float(line.rsplit("(", 1)[1].rstrip("%)")))
     lines = lines[:12]
     found = record["found"]
+    annual = record["method"].get("annual")
+    if annual is not None and record["identity"]["settings"]["rate"] == "fit":
+        lines.append(f"fitted rate of change: {1 - annual[0][0]:.4f} a year")
     lines.append(
         f"changed {found['changed']:.2%} of what was observed, {found['provisional']:.2%} "
         f"provisional; not observed {found['not_observed']:.2%}; {record['polygons']} polygons"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +40,7 @@ class Method:
         transitions: hmm: between each date and the next, float64 (date - 1, K, K).
         table: hmm: evidence of each stored probability, float64 (K, 256).
         threshold: cvaps: smallest change vector that counts, 0..1.
+        annual: hmm: transitions per year, as given or as fitted, float64 (K, K); None else.
     """
 
     name: MethodName
@@ -48,6 +50,15 @@ class Method:
     transitions: FloatArray
     table: FloatArray
     threshold: float = 0.5
+    annual: FloatArray | None = None
+
+    def record(self) -> dict[str, Any]:
+        """What was found from the series itself, for ``run.json``."""
+        if self.name == "cvaps":
+            return {"threshold": self.threshold}
+        if self.annual is None:
+            return {}
+        return {"annual": self.annual.tolist(), "initial": self.initial.tolist()}
 
     def run(self, quantised: ByteArray) -> Smoothed:
         """Classes and change of pixels, from uint8 (date, class, pixel)."""
