@@ -41,9 +41,14 @@ class Turnover:
         return [math.fsum(column) for column in zip(*self.matrix, strict=True)]
 
     @property
-    def kept(self) -> list[float]:
-        """Area of each class that stayed what it was."""
-        return [row[k] for k, row in enumerate(self.matrix)]
+    def lost(self) -> list[float]:
+        """Area of each class that became another."""
+        return [_but(k, row) for k, row in enumerate(self.matrix)]
+
+    @property
+    def gained(self) -> list[float]:
+        """Area of each class that was another."""
+        return [_but(k, column) for k, column in enumerate(zip(*self.matrix, strict=True))]
 
     @property
     def total(self) -> float:
@@ -136,10 +141,14 @@ def _flows(
             f"V{z + tall:.2f}C{mid},{z + tall:.2f} {mid},{y + tall:.2f} "
             f'{left},{y + tall:.2f}Z" fill="{flow.colors[b]}" '
             f'fill-opacity="{".16" if a == b else ".82"}">'
-            f"<title>{escape(told)}: {amount(area)} {escape(flow.unit)}</title></path>"
+            f"<title>{escape(f'{told}: {amount(area)} {flow.unit}')}</title></path>"
         )
         (pale if a == b else strong).append(band)
     return pale + strong
+
+
+def _but(index: int, areas: Sequence[float]) -> float:
+    return math.fsum(area for k, area in enumerate(areas) if k != index)
 
 
 def _stacked(areas: Sequence[float], top: float, scale: float, gap: float) -> list[float]:

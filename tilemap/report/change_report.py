@@ -11,20 +11,11 @@ from typing import Any
 from tilemap.report.change_charts import intervals, likelihood, stacked, target, verdict_color
 from tilemap.report.change_figures import dates_figure, ends_figure
 from tilemap.report.change_flows import Turnover, sankey
-from tilemap.report.change_pictures import change_picture, multiples
 from tilemap.report.change_tables import by_class, largest, transitions
 from tilemap.report.charts import percent, percentile
 from tilemap.report.drawing import MINUS, amount
 from tilemap.report.html import STYLE, ReportData, _alerts, _details, _header, _note
 from tilemap.stores.sidecars import write_text
-
-__all__ = [
-    "ChangeReport",
-    "change_picture",
-    "multiples",
-    "render_change",
-    "write_change_report",
-]
 
 QA_TEXT = {
     "few": "Fewer than two dates observed: no change can be told.",
@@ -108,7 +99,8 @@ class ChangeReport:
     def flow(self) -> Turnover | None:
         """What became what; None where it is not known or nothing was observed twice."""
         flow = Turnover(self.class_names, self.class_colors, self.matrix_ha, self.unit)
-        return flow if self.matrix_ha and flow.known and flow.total > 0 else None
+        whole = len(self.class_names) == len(self.class_colors) == len(self.matrix_ha)
+        return flow if whole and flow.known and flow.total > 0 else None
 
 
 def render_change(data: ChangeReport) -> str:
@@ -165,7 +157,7 @@ def _headline(data: ChangeReport, flow: Turnover | None) -> str:
     unit = escape(data.unit)
     cards = [
         (
-            f"{amount(flow.changed)} <small>{unit}</small>",
+            f"{escape(amount(flow.changed))} <small>{unit}</small>",
             f"changed between {_ends(data, ' and ')}",
             f"{percent(flow.changed / flow.total)} of the {amount(flow.total)} {data.unit} "
             "that can be told at both ends",
@@ -175,7 +167,7 @@ def _headline(data: ChangeReport, flow: Turnover | None) -> str:
         a, b, area = flow.largest[0]
         cards.append(
             (
-                f"{amount(area)} <small>{unit}</small>",
+                f"{escape(amount(area))} <small>{unit}</small>",
                 "the largest change",
                 f"{flow.names[a]} to {flow.names[b]}, {percent(area / flow.changed)} of all change",
             )
@@ -184,7 +176,7 @@ def _headline(data: ChangeReport, flow: Turnover | None) -> str:
         sure = max(flow.changed - data.provisional_ha, 0.0)
         cards.append(
             (
-                percent(sure / flow.changed),
+                escape(percent(sure / flow.changed)),
                 "of the change is confirmed",
                 f"{amount(data.provisional_ha)} {data.unit} were seen on the last date only "
                 "and stay provisional",
@@ -276,7 +268,7 @@ def _notes_on_pixels(data: ChangeReport) -> str:
         return ""
     shares = {name.lower(): share for name, share in data.qa.items()}
     lines = "".join(
-        f'<tr><td class="number">{percent(share)}</td><td><strong>{escape(name)}</strong>'
+        f'<tr><td class="number">{escape(percent(share))}</td><td><strong>{escape(name)}</strong>'
         f'<p class="note">{escape(QA_TEXT.get(name, ""))}</p></td></tr>'
         for name, share in sorted(shares.items(), key=lambda item: -item[1])
         if share

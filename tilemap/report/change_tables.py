@@ -26,8 +26,8 @@ def largest(flow: Turnover) -> str:
         f'<td><i style="background:{escape(flow.colors[b])}"></i>{escape(flow.names[b])}</td>'
         f'<td class="wide"><b style="width:{100 * area / most:.2f}%;'
         f'background:{escape(flow.colors[b])}"></b></td>'
-        f'<td class="number">{amount(area)}</td>'
-        f'<td class="number">{percent(area / flow.changed)}</td></tr>'
+        f'<td class="number">{escape(amount(area))}</td>'
+        f'<td class="number">{escape(percent(area / flow.changed))}</td></tr>'
         for a, b, area in told
     )
     rest = flow.largest[len(told) :]
@@ -35,8 +35,8 @@ def largest(flow: Turnover) -> str:
         area = sum(area for _, _, area in rest)
         lines += (
             f'<tr class="rest"><td colspan="3">{len(rest)} other kinds</td><td></td>'
-            f'<td class="number">{amount(area)}</td>'
-            f'<td class="number">{percent(area / flow.changed)}</td></tr>'
+            f'<td class="number">{escape(amount(area))}</td>'
+            f'<td class="number">{escape(percent(area / flow.changed))}</td></tr>'
         )
     return (
         '<section><h2>Largest changes</h2><table class="changes"><thead><tr><th>From</th><th></th>'
@@ -54,11 +54,9 @@ def by_class(flow: Turnover, days: Sequence[str], areas: Sequence[Sequence[float
         days: ISO, in order.
         areas: by date, of each class; of three or more dates the course is drawn.
     """
-    before, after, kept = flow.before, flow.after, flow.kept
-    lost = [a - k for a, k in zip(before, kept, strict=True)]
-    gained = [a - k for a, k in zip(after, kept, strict=True)]
+    before, after, lost, gained = flow.before, flow.after, flow.lost, flow.gained
     most = max([*lost, *gained]) or 1.0
-    course = len(days) == len(areas) and len(areas) > 2
+    course = len(days) == len(areas) > 2 and any(map(any, areas))
     lines = []
     for k, name in enumerate(flow.names):
         color = escape(flow.colors[k])
@@ -69,14 +67,14 @@ def by_class(flow: Turnover, days: Sequence[str], areas: Sequence[Sequence[float
         growth = relative(after[k] / before[k] - 1) if before[k] else "new" if after[k] else ""
         lines.append(
             f'<tr><td><i style="background:{color}"></i>{escape(short(name, 24))}</td>'
-            f'<td class="number">{amount(before[k])}</td>'
-            f'<td class="half left"><span>{amount(lost[k])}</span>'
+            f'<td class="number">{escape(amount(before[k]))}</td>'
+            f'<td class="half left"><span>{escape(amount(lost[k]))}</span>'
             f'<b style="width:{60 * lost[k] / most:.2f}%"></b></td>'
             f'<td class="half"><b style="width:{60 * gained[k] / most:.2f}%;background:{color}">'
-            f"</b><span>{amount(gained[k])}</span></td>"
-            f'<td class="number">{amount(after[k])}</td>{line}'
-            f'<td class="number">{signed(after[k] - before[k])}</td>'
-            f'<td class="number">{growth}</td></tr>'
+            f"</b><span>{escape(amount(gained[k]))}</span></td>"
+            f'<td class="number">{escape(amount(after[k]))}</td>{line}'
+            f'<td class="number">{escape(signed(gained[k] - lost[k]))}</td>'
+            f'<td class="number">{escape(growth)}</td></tr>'
         )
     ends = (days[0], days[-1]) if days else ("First", "Last")
     return (
@@ -105,20 +103,20 @@ def transitions(flow: Turnover, first: str, last: str) -> str:
         for b, area in enumerate(row):
             told = f"{flow.names[a]} to {flow.names[b]}: {percent(area / flow.total)} of all"
             look = ' class="number kept"' if a == b else f' class="number"{_shade(area / most)}'
-            text = amount(area) if area else "·"
+            text = escape(amount(area)) if area else "·"
             cells.append(f'<td{look} title="{escape(told)}">{text}</td>')
         lines.append(
             f'<tr><th><i style="background:{escape(flow.colors[a])}"></i>'
             f"{escape(short(flow.names[a], 22))}</th>{''.join(cells)}"
-            f'<td class="number sum">{amount(flow.before[a])}</td></tr>'
+            f'<td class="number sum">{escape(amount(flow.before[a]))}</td></tr>'
         )
-    sums = "".join(f'<td class="number">{amount(area)}</td>' for area in flow.after)
+    sums = "".join(f'<td class="number">{escape(amount(area))}</td>' for area in flow.after)
     return (
         f'<div class="scroll"><table class="matrix{dense}"><thead><tr><th>{escape(first)} ↓ '
         f'{escape(last)} →</th>{head}<th class="number">sum {escape(first)}</th></tr></thead>'
         f"<tbody>{''.join(lines)}</tbody>"
         f'<tfoot><tr class="total"><td>sum {escape(last)}</td>{sums}'
-        f'<td class="number">{amount(flow.total)}</td></tr></tfoot></table></div>'
+        f'<td class="number">{escape(amount(flow.total))}</td></tr></tfoot></table></div>'
     )
 
 

@@ -69,14 +69,18 @@ def apart(wanted: Sequence[float], least: float, top: float) -> list[float]:
         placed.append([max(y, top), 1])
         while len(placed) > 1:
             (y0, n0), (y1, n1) = placed[-2:]
-            if y1 / n1 - y0 / n0 >= least * (n0 + n1) / 2:
+            if _begin(y1, n1, least, top) >= _begin(y0, n0, least, top) + least * n0:
                 break
             placed[-2:] = [[y0 + y1, n0 + n1]]
     result: list[float] = []
     for total, count in placed:
-        begin = max(total / count - least * (count - 1) / 2, top)
+        begin = _begin(total, count, least, top)
         result += [begin + least * i for i in range(int(count))]
     return result
+
+
+def _begin(total: float, count: float, least: float, top: float) -> float:
+    return max(total / count - least * (count - 1) / 2, top)
 
 
 def text(
