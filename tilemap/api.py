@@ -39,7 +39,8 @@ Models = str | Path | Sequence[str | Path]
 class Options(TypedDict, total=False):
     """What may be said of a run; everything has a default.
 
-    Of the scene: ``bands`` (names of the files' bands, in order), ``nodata``, ``scale``,
+    Of the scene: ``before`` (an earlier scene of the same place, for a model of two dates),
+    ``bands`` (names of the files' bands, in order), ``nodata``, ``scale``,
     ``offset``, ``like`` (a raster whose grid is taken), ``resolution`` (in units of the CRS).
     Of the cut, in pixels: ``core``, ``halo``, ``blend``. Of the model: ``device`` (auto, cpu,
     cuda), ``precision`` (float32, bfloat16), ``engine`` (auto, torch, onnxruntime, openvino),
@@ -49,6 +50,7 @@ class Options(TypedDict, total=False):
     ``memory_limit`` ("2GiB", of one worker). ``keep_stores``.
     """
 
+    before: Paths | None
     bands: Sequence[str] | None
     nodata: float | None
     scale: float | None
@@ -75,6 +77,8 @@ def _request(scenes: Paths, options: Options) -> SceneRequest:
     if not several:
         raise UsageError("at least one scene must be given, got none")
     bands, like = options.get("bands"), options.get("like")
+    before = options.get("before") or ()
+    earlier = [before] if isinstance(before, str | Path) else list(before)
     return SceneRequest(
         sources=tuple(str(scene) for scene in several),
         band_names=None if bands is None else tuple(bands),
@@ -83,6 +87,7 @@ def _request(scenes: Paths, options: Options) -> SceneRequest:
         offset=options.get("offset"),
         like=None if like is None else str(like),
         resolution=options.get("resolution"),
+        before=tuple(str(scene) for scene in earlier),
     )
 
 

@@ -49,6 +49,8 @@ class SceneRequest:
         offset: see ``scale``.
         like: raster whose grid (shape, geotransform, CRS) the scene is brought to.
         resolution: pixel size to bring the scene to, in units of its own CRS.
+        before: an earlier scene of the same place, as ``sources``; its bands come first, named
+            ``before_red`` and so on, those of ``sources`` ``after_red``.
 
     Raises:
         SceneError: if an argument cannot hold.
@@ -62,9 +64,10 @@ class SceneRequest:
     offset: float | None = None
     like: str | None = None
     resolution: float | None = None
+    before: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for field in ("sources", "bands", "band_names"):
+        for field in ("sources", "bands", "band_names", "before"):
             value = getattr(self, field)
             if isinstance(value, str):
                 raise SceneError(f"{field} must be a list of names, got {value!r}")

@@ -31,6 +31,14 @@ ModelOption = Annotated[
         "given several times, their mean is mapped.",
     ),
 ]
+Before = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="An earlier scene of the same place, for a model of two dates; brought onto the "
+        "grid of the scene.",
+        rich_help_panel=_SCENE,
+    ),
+]
 Bands = Annotated[
     str | None,
     typer.Option(
@@ -154,6 +162,7 @@ def _names(text: object) -> list[str]:
 def plan(
     scenes: Scenes,
     model: ModelOption,
+    before: Before = None,
     bands: Bands = None,
     nodata: Nodata = None,
     scale: Scale = None,
@@ -187,6 +196,7 @@ def segment(
     scenes: Scenes,
     model: ModelOption,
     out: Out,
+    before: Before = None,
     bands: Bands = None,
     nodata: Nodata = None,
     scale: Scale = None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -16,13 +16,15 @@ from tilemap.errors import SceneError, StoreError
 from tilemap.geometry import Window
 from tilemap.scene import Scene, SceneRequest
 from tilemap.stores.inputs import find_inputs
-from tilemap.stores.layers import Layer, arrange
+from tilemap.stores.layers import Arranged, Layer, arrange
 from tilemap.stores.mosaic import Handles
 from tilemap.stores.opening import GDAL_SETTINGS
 from tilemap.stores.rasters import AnyArray, BoolArray
 
 __all__ = ["SceneReader", "SceneRequest", "SceneSource", "open_scene"]
 
+BEFORE, AFTER = PREFIXES = ("before_", "after_")
+"""How the names of bands begin where two scenes of one place are read as one."""
 _SAMPLED = 64 * 1024  # bytes at each end of a file that its fingerprint reads
 
 
@@ -136,12 +138,50 @@ def open_scene(request: SceneRequest) -> SceneSource:
         SceneMismatchError: if the files do not fit together.
     """
     with rasterio.Env(**GDAL_SETTINGS):
-        inputs = find_inputs(request)
-        arranged = arrange(inputs, request)
+        arranged = _pair(request) if request.before else arrange(find_inputs(request), request)
     files = dict.fromkeys(
         file for layer in arranged.layers for raster in layer.rasters for file in raster.files
     )
     return SceneSource(arranged.scene, arranged.layers, tuple(files), arranged.warnings)
+
+
+def _pair(request: SceneRequest) -> Arranged:
+    """Two scenes of one place as one, on the grid of the later one.
+
+    Raises:
+        SceneError: if a wanted band belongs to neither.
+    """
+    wanted = request.bands
+    parts = {}
+    for prefix in PREFIXES:
+        names = None
+        if wanted is not None:
+            if odd := [name for name in wanted if not name.startswith(PREFIXES)]:
+                raise SceneError(
+                    f"the model must take two dates, with bands before_... and after_..., it takes "
+                    f"{', '.join(odd)}; leave out --before"
+                )
+            names = tuple(n.removeprefix(prefix) for n in wanted if n.startswith(prefix))
+        parts[prefix] = replace(request, bands=names, before=())
+    after = parts[AFTER]
+    later = arrange(find_inputs(after), after)
+    before = replace(parts[BEFORE], sources=request.before, like=None, resolution=None)
+    earlier = arrange(find_inputs(before), before, later.scene.geobox)
+    both = ((BEFORE, earlier), (AFTER, later))
+    named = {f"{p}{band.name}": replace(band, name=f"{p}{band.name}")
+             for p, part in both for band in part.scene.bands}  # fmt: skip
+    order = wanted or tuple(named)
+    layers = tuple(
+        Layer(
+            tuple(order.index(f"{p}{part.scene.bands[n].name}") for n in layer.bands), layer.parts
+        )
+        for p, part in both
+        for layer in part.layers
+    )
+    bands = tuple(named[name] for name in order)
+    scene = replace(later.scene, bands=bands, name=f"{earlier.scene.name}-{later.scene.name}")
+    notes = dict.fromkeys((*earlier.warnings, *later.warnings))
+    return Arranged(scene, layers, tuple(notes))
 
 
 def _fingerprint(path: Path) -> dict[str, Any]:

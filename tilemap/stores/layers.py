@@ -73,8 +73,13 @@ class Arranged:
     warnings: tuple[str, ...]
 
 
-def arrange(inputs: Inputs, request: SceneRequest) -> Arranged:
+def arrange(inputs: Inputs, request: SceneRequest, grid: GeoBox | None = None) -> Arranged:
     """Choose a file for each band, settle the grid, bring every file onto it.
+
+    Args:
+        inputs: the files.
+        request: what is wanted of them.
+        grid: where they are brought to, whatever the request says of that.
 
     Raises:
         SceneError: if a wanted band is missing.
@@ -94,7 +99,7 @@ def arrange(inputs: Inputs, request: SceneRequest) -> Arranged:
             for number in numbers
         ]
         joined.append((tuple(order[n] for n in names), _join(wanted, request, notes)))
-    geobox = _grid([mosaic for _, parts in joined for mosaic in parts], request)
+    geobox = grid or _grid([mosaic for _, parts in joined for mosaic in parts], request)
     layers = tuple(Layer(positions, _bring(parts, geobox)) for positions, parts in joined)
     _check_overlap(layers, geobox)
     bands = tuple(

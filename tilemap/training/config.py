@@ -68,6 +68,9 @@ class SceneConfig(_Table):
     area: str | None = None
     """Polygons inside which alone the labels are complete."""
     area_layer: str | None = None
+    before: tuple[str, ...] = ()
+    """An earlier scene of the same place: its bands are ``before_red`` ..., the others
+    ``after_red`` ..."""
     area_split: str | None = None
     """Attribute of the area: train, validation or test."""
     weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
@@ -98,6 +101,7 @@ class SceneConfig(_Table):
             return SceneRequest(
                 sources=self.files, bands=bands, band_names=self.bands, nodata=self.nodata,
                 scale=self.scale, offset=self.offset, like=self.like, resolution=self.resolution,
+                before=self.before,
             )  # fmt: skip
         except SceneError as error:
             raise ValueError(str(error)) from None
@@ -356,6 +360,7 @@ def _with_paths(config: TrainingConfig, folder: Path) -> TrainingConfig:
         scene.model_copy(
             update={
                 "files": tuple(found(file) for file in scene.files),
+                "before": tuple(found(file) for file in scene.before),
                 **{key: found(getattr(scene, key)) for key in ("like", "labels", "area")},
             }
         )
