@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from itertools import pairwise
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -85,8 +86,9 @@ def test_bands_leave_no_gap_at_a_class() -> None:
     found = bands(chart)
     boxes = [(float(r.get("y", 0)), float(r.get("height", 0))) for r in chart.iter("rect")]
     for side, (y, tall) in enumerate((boxes[1], boxes[4])):
+        tops = [right if side else left for _, left, right, _, _ in found]
         members = (1, 4, 5) if side == 0 else (1, 3)
-        inside = sorted((found[i][1 + side], found[i][3]) for i in members)
+        inside = sorted((tops[i], found[i][3]) for i in members)
         assert inside[0][0] == pytest.approx(y, abs=0.06)
         for (top, thick), (after, _) in pairwise(inside):
             assert top + thick == pytest.approx(after, abs=0.03)
@@ -169,13 +171,14 @@ def test_a_column_above_all_others_is_cut(most: int, cut: bool) -> None:
 
 def test_target_shows_rows_downwards() -> None:
     """A date that lies further down and to the right is drawn there; unmeasured ones are not."""
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"date": NASTY, "row": 0.3, "col": 0.45, "verdict": "shift"},
         {"date": "b", "row": None, "col": None, "verdict": "unknown"},
         {"date": "c", "row": -0.1, "col": 0.0, "verdict": "ok"},
     ]
     chart = ET.fromstring(target(rows))
-    rings, points = [], []
+    rings: list[ET.Element] = []
+    points: list[ET.Element] = []
     for circle in chart.iter("circle"):
         (points if circle.get("r") == "4.5" else rings).append(circle)
     assert [float(p.get("cx", 0)) > 150 for p in points] == [True, False]

@@ -202,7 +202,7 @@ def test_many_classes_and_dates() -> None:
         class_colors=["#123456"] * count,
         matrix_ha=(np.arange(count * count).reshape(count, count) / 7).tolist(),
         areas_ha=(),
-        registration=FULL.registration * 6,
+        registration=[*FULL.registration] * 6,
     )
     page = render_change(data)
     text = check(page)
@@ -288,7 +288,7 @@ def test_picture_without_crs_has_no_scale(tmp_path: Path) -> None:
     paths = [tmp_path / f"{i}.tif" for i in range(3)]
     for path in paths:
         write(path, np.ones((5, 3), dtype=np.uint8), crs=None)
-    png = change_picture(*paths, COLORS, CHANGES)
+    png = change_picture(paths[0], paths[1], paths[2], COLORS, CHANGES)
     assert note(png, "metres") == ""
 
 

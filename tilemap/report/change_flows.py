@@ -125,7 +125,8 @@ def _flows(
     left, right = edge
     mid = (left + right) / 2
     out, into = dict(places[0]), dict(places[1])
-    pale, strong = [], []
+    pale: list[str] = []
+    strong: list[str] = []
     for a, b in product(out, into):
         area = flow.matrix[a][b]
         if not area:

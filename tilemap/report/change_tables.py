@@ -34,7 +34,8 @@ def largest(flow: Turnover) -> str:
     if rest:
         area = sum(area for _, _, area in rest)
         lines += (
-            f'<tr class="rest"><td colspan="3">{len(rest)} other kinds</td><td></td>'
+            f'<tr class="rest"><td colspan="3">{len(rest)} other kinds</td>'
+            '<td class="wide"></td>'
             f'<td class="number">{escape(amount(area))}</td>'
             f'<td class="number">{escape(percent(area / flow.changed))}</td></tr>'
         )
