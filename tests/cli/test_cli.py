@@ -33,7 +33,7 @@ BANDS = ("blue", "green", "red", "nir", "swir16", "swir22")
 COMMANDS = [
     [], ["demo"], ["plan"], ["segment"], ["models"], ["models", "list"], ["models", "show"],
     ["models", "import"], ["models", "probe"], ["models", "export"], ["models", "quantize"],
-    ["models", "prune"], ["train"], ["evaluate"],
+    ["models", "prune"], ["train"], ["evaluate"], ["change"], ["sample"], ["area"],
 ]  # fmt: skip
 
 

@@ -7,7 +7,7 @@ import traceback
 
 import typer
 
-from tilemap.cli import change, evaluate, models, segment, train
+from tilemap.cli import area, change, evaluate, models, segment, train
 from tilemap.errors import EXIT_BUG, TilemapError
 
 INTERRUPTED = 130
@@ -22,6 +22,8 @@ app.command("demo")(segment.demo)
 app.command("plan")(segment.plan)
 app.command("segment")(segment.segment)
 app.command("change")(change.change)
+app.command("sample")(area.sample)
+app.command("area")(area.area)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.add_typer(models.app, name="models")

@@ -15,10 +15,10 @@ from odc.geo.geobox import GeoBox
 from tilemap.errors import SceneError, SceneMismatchError
 from tilemap.evaluation.classes import UNKNOWN, Lookup, Matching, written
 from tilemap.evaluation.metrics import IGNORE
-from tilemap.stores.placing import Placing
 from tilemap.geometry import Window
 from tilemap.stores.grids import apply, footprint, moved, whole
 from tilemap.stores.mosaic import Handles
+from tilemap.stores.placing import Placing
 from tilemap.stores.rasters import Raster
 from tilemap.stores.vectors import Features, onto, read_features
 from tilemap.stores.warp import blocks, quarters
