@@ -10,12 +10,12 @@ from tilemap.errors import ConfigError
 
 
 def test_evidence_of_a_stored_number() -> None:
-    """(p / prior)^tau; 0 is half a step; 255 says nothing."""
+    """(p / prior)^tau; 0 is a tenth of a step; 255 says nothing."""
     table = emission_table(np.array([0.25, 0.75]), 0.5)
     assert table.shape == (2, 256)
     assert table[0, 254] == pytest.approx(2.0)
     assert table[1, 127] == pytest.approx(np.sqrt(0.5 / 0.75))
-    assert table[0, 0] == pytest.approx(np.sqrt(0.5 / 254 / 0.25))
+    assert table[0, 0] == pytest.approx(np.sqrt(0.1 / 254 / 0.25))
     assert table[:, 255].tolist() == [1, 1]
 
 
@@ -30,7 +30,7 @@ def test_probabilities_add_up_before_they_count(tau: float) -> None:
     prior = np.array([0.2, 0.5, 0.3])
     quantised = np.array([[[254, 100, 0, 255], [1, 100, 250, 255], [1, 57, 1, 255]]], np.uint8)
     found = emissions(quantised, emission_table(prior, tau))
-    stored = np.maximum(quantised[0, :, :3], 0.5)
+    stored = np.maximum(quantised[0, :, :3], 0.1)
     p = stored / np.array([256, 257, 251])
     assert np.allclose(found[0, :, :3], (p / prior[:, None]) ** tau, rtol=1e-12)
     assert (found[0, :, 3] == 1).all()
