@@ -26,6 +26,10 @@ TITLES = {
     "qa": "Notes on each pixel",
 }
 HECTARES = 100.0
+MAGNITUDE = (
+    "Length of the longest change vector of a pixel, percent of the longest there can be; it is no "
+    "probability."
+)
 
 
 def write_page(
@@ -63,6 +67,9 @@ def write_page(
         registration=record["registration"],
         qa={bit.name.lower(): shares[f"qa_{bit.name.lower()}"] for bit in Qa if bit.name},
         unit="ha" if known else "pixels",
+        provisional_ha=HECTARES * float(figures.provisional_km2[0]) if known else None,
+        area_note="Sums of true pixel areas on the ellipsoid." if known else "",
+        p_change_note=MAGNITUDE if settings["method"] == "cvaps" else "",
         pictures=pictures,
         polygons=record["polygons"],
         warnings=record["warnings"],

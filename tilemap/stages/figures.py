@@ -29,6 +29,7 @@ class ChangeFigures:
         p_change: pixels per percent, float64 (101,).
         times: pixels by number of changes, the last one "or more", float64 (16,).
         qa: pixels by bit, float64 (8,).
+        provisional_km2: true area of provisional change, float64 (1,).
     """
 
     pixels: FloatArray
@@ -38,25 +39,26 @@ class ChangeFigures:
     p_change: FloatArray
     times: FloatArray
     qa: FloatArray
+    provisional_km2: FloatArray
 
     @staticmethod
     def size(dates: int) -> int:
         """Numbers in all."""
-        return 2 * CODES + dates + dates * CODES + PERCENTS + TIMES + len(Qa)
+        return 2 * CODES + dates + dates * CODES + PERCENTS + TIMES + len(Qa) + 1
 
     def pack(self) -> FloatArray:
         """All numbers in one row, float64 (size,)."""
         parts = (self.pixels, self.km2, self.interval_km2, self.classes_km2.ravel(),
-                 self.p_change, self.times, self.qa)  # fmt: skip
+                 self.p_change, self.times, self.qa, self.provisional_km2)  # fmt: skip
         return np.concatenate(parts)
 
     @staticmethod
     def unpack(row: FloatArray, dates: int) -> ChangeFigures:
         """The inverse of ``pack``."""
-        ends = np.cumsum([CODES, CODES, dates, dates * CODES, PERCENTS, TIMES])
-        pixels, km2, interval, classes, p_change, times, qa = np.split(row, ends)
+        ends = np.cumsum([CODES, CODES, dates, dates * CODES, PERCENTS, TIMES, len(Qa)])
+        pixels, km2, interval, classes, p_change, times, qa, late = np.split(row, ends)
         return ChangeFigures(
-            pixels, km2, interval, classes.reshape(dates, CODES), p_change, times, qa
+            pixels, km2, interval, classes.reshape(dates, CODES), p_change, times, qa, late
         )
 
     def __add__(self, other: ChangeFigures) -> ChangeFigures:
@@ -91,6 +93,7 @@ def core_figures(
     code, qa, percent = (layers[name].ravel() for name in ("code", "qa", "p_change"))
     area = np.broadcast_to(cell_km2, layers["code"].shape).ravel()
     moved = is_change(code, classes)
+    late = moved & ((qa & np.uint8(Qa.PROVISIONAL)) > 0)
     step = np.searchsorted(days, layers["date"].ravel()[moved])
     labels, times = layers["labels"], np.minimum(layers["n_changes"].ravel(), TIMES - 1)
     return ChangeFigures(
@@ -101,4 +104,5 @@ def core_figures(
         p_change=np.bincount(percent[percent < PERCENTS], minlength=PERCENTS).astype(np.float64),
         times=np.bincount(times, minlength=TIMES).astype(np.float64),
         qa=np.array([np.count_nonzero(qa & np.uint8(bit)) for bit in Qa], dtype=np.float64),
+        provisional_km2=np.array([area[late].sum()]),
     )
