@@ -170,7 +170,8 @@ def test_a_pixel_does_not_know_its_neighbours() -> None:
     whole = smooth(quantised, prior, matrices, table)
     for part in (np.s_[..., :1], np.s_[..., 13:600], np.s_[..., ::3], np.s_[..., :0]):
         cut = quantised[part]
-        cut.flags.writeable = False
+        for array in (cut, prior, matrices, table):  # as they come from another process
+            array.flags.writeable = False
         found = smooth(cut, prior, matrices, table)
         assert np.array_equal(found.labels, whole.labels[part])
         assert np.array_equal(found.p_change, whole.p_change[part])

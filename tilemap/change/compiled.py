@@ -17,7 +17,7 @@ def compiled(kernel: Callable[..., Any]) -> Any:
     Args:
         kernel: over arrays and numbers, calls compiled kernels only.
     """
-    options = {"nogil": True, "error_model": "numpy"}
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
     try:
         return numba.njit(cache=True, **options)(kernel)
     except RuntimeError:  # numba finds no place to keep it

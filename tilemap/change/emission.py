@@ -41,7 +41,7 @@ def emission_table(prior: npt.ArrayLike, tau: float) -> FloatArray:
     shares = np.asarray(prior, dtype=np.float64)
     sound = shares.ndim == 1 and len(shares) and np.isfinite(shares).all() and np.all(shares > 0)
     if not (sound and abs(shares.sum() - 1) <= 1e-6):
-        raise ConfigError(f"a prior must be above 0 for each class and sum to 1, got {prior}")
+        raise ConfigError(f"a prior must be above 0 for each class and sum to 1, got {shares}")
     if not (tau >= 0 and math.isfinite(tau)):
         raise ConfigError(f"tau must be a number of 0 or more, got {tau}")
     p = np.maximum(np.arange(256), LEAST) / SCALE

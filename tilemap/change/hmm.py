@@ -12,7 +12,7 @@ was not observed, are equally likely to the last bit, and of equals the lowest c
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -28,10 +28,11 @@ from tilemap.errors import ConfigError
 FloatArray = npt.NDArray[np.float64]
 ByteArray = npt.NDArray[np.uint8]
 Engine = Literal["numba", "numpy"]
+Number = TypeVar("Number", bound=np.generic)
 
 NONE = 255
 _SCRATCH = 40_000
-"""Numbers held at once of each kind, so that they stay in a core's cache."""
+"""Numbers a block of pixels may hold at once, so that they stay in a core's cache."""
 
 
 class _Model(NamedTuple):
@@ -145,8 +146,7 @@ def _model(shape: tuple[int, ...], initial: FloatArray, transitions: FloatArray)
     if not (np.all(start >= 0) and abs(start.sum() - 1) <= 1e-6):
         raise ConfigError(f"initial probabilities must be 0 or more and sum to 1, got {start}")
     check_stochastic(matrices, "transitions")
-    start, matrices = np.ascontiguousarray(start), np.ascontiguousarray(matrices)
-    return _Model(start, scores(start), matrices, scores(matrices))
+    return _Model(*map(_sealed, (start, scores(start), matrices, scores(matrices))))
 
 
 def _answer(shape: tuple[int, ...], dtype: type[np.floating]) -> _Answer:
@@ -166,8 +166,11 @@ def _scratch(shape: tuple[int, ...]) -> _Scratch:
     return _Scratch(*(np.empty(shape) for shape in (block, block, block, block, *rest)))
 
 
-def _sealed(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
-    """A contiguous view that cannot be written: one type, so that one kernel serves all."""
+def _sealed(array: npt.NDArray[Number]) -> npt.NDArray[Number]:
+    """A contiguous view that cannot be written: one type, so that one kernel serves all.
+
+    What comes from another process or a file often cannot be written, and would compile anew.
+    """
     view = np.ascontiguousarray(array).view()
     view.flags.writeable = False
     return view

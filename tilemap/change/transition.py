@@ -98,7 +98,8 @@ def _shares(path: str | Path, row: Sequence[str], classes: int) -> FloatArray:
             f"{path}: the row {name} must have shares of at least 0 that add up to 1, they add "
             f"up to {total:.7g}"
         )
-    return values / total
+    shares: FloatArray = values / total
+    return shares
 
 
 def power(annual: FloatArray, years: float) -> FloatArray:
@@ -135,7 +136,8 @@ def power(annual: FloatArray, years: float) -> FloatArray:
     result = np.linalg.matrix_power(annual, whole)
     if part > 0:
         result = result @ _part(annual, part)
-    return result / result.sum(axis=1, keepdims=True)
+    scaled: FloatArray = result / result.sum(axis=1, keepdims=True)
+    return scaled
 
 
 def _alike(annual: FloatArray) -> float | None:
