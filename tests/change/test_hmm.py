@@ -182,9 +182,9 @@ def test_a_pixel_does_not_know_its_neighbours() -> None:
 def test_a_long_series_that_contradicts_itself() -> None:
     """600 dates for the one class, then for the other, and a way that is forbidden: no overflow."""
     dates = 1200
-    emission = np.full((dates, 3, 2), 1e-3)
-    emission[:600, 0, 0] = emission[600:, 1, 0] = 1.0  # 0 may become 1
-    emission[:600, 1, 1] = emission[600:, 0, 1] = 1.0  # 1 may not become 0
+    emission = np.full((dates, 3, 2), 1e-5)
+    emission[:600, 0, 0] = emission[600:, 1, 0] = 1e-2  # 0 may become 1
+    emission[:600, 1, 1] = emission[600:, 0, 1] = 1e-2  # 1 may not become 0
     matrix = np.array([[0.98, 0.02, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
     initial = np.array([0.5, 0.5, 0.0])
     for engine in ("numba", "numpy"):
