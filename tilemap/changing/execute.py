@@ -278,7 +278,7 @@ class _Run:
                 {"day": fact.iso, "input": fact.input, "labels_only": fact.hard}
                 for fact in prepared.facts
             ],
-            "warnings": [*prepared.notes, *files.notes],
+            "warnings": [*prepared.notes, *files.notes, *_unmeasured(registration)],
             "registration": registration,
             "mmu_px": prepared.mmu_px,
             "method": {} if spec.method is None else spec.method.record(),
@@ -349,6 +349,16 @@ class _Run:
             {"code": LayerSpec("uint8"), "qa": LayerSpec("uint8")},
             ChangeFigures.size(len(self.works)),
         )  # fmt: skip
+
+
+def _unmeasured(registration: list[dict[str, Any]]) -> list[str]:
+    days = [row["date"] for row in registration if row["verdict"] == "unknown"]
+    if not days:
+        return []
+    return [
+        f"how {', '.join(days)} lie on the first date could not be measured: too little that both "
+        "show; compare some edges by eye"
+    ]
 
 
 def store_figures() -> Any:

@@ -16,6 +16,9 @@ BLOCK = 256
 _LEAST_BLOCK = 64
 MOST_BLOCKS = 64
 """Of one date; more than that do not make the median better by anything that matters."""
+FEW_BLOCKS, SURE = 3, 0.8
+"""Fewer blocks than these tell a shift only if their phases agree so well: one or two fields that
+were sown meanwhile look like a shift too (measured on NDVI of one season: 0.6 and less)."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,8 @@ def register(receipts: Sequence[Receipt], days: Sequence[str], accept: bool) -> 
     for date in range(1, len(days)):
         found = [BlockShift(*r.value) for r in receipts if r.key[0] == date and r.value]
         shift = robust_shift(found)
+        if shift is not None and not _is_sure(shift, found):
+            shift = None
         shifts.append(shift)
         if shift is None:
             verdicts.append("unknown")
@@ -100,3 +105,9 @@ def register(receipts: Sequence[Receipt], days: Sequence[str], accept: bool) -> 
         except SceneMismatchError as error:
             raise SceneMismatchError(f"{days[date]}: {error}") from error
     return Registered(tuple(days), tuple(shifts), tuple(verdicts))
+
+
+def _is_sure(shift: Shift, found: Sequence[BlockShift]) -> bool:
+    """Whether enough blocks tell of a shift, or the few that do are beyond doubt."""
+    qualities = sorted(block.quality for block in found)
+    return shift.blocks >= FEW_BLOCKS or qualities[len(qualities) // 2] >= SURE
