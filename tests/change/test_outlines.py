@@ -6,73 +6,69 @@ import numpy as np
 import pytest
 import shapely
 from rasterio.features import rasterize
-from scipy import ndimage
+from rasterio.features import shapes as rasterio_shapes
 
-from tilemap.change.outlines import core_edges, polygon, trace
-from tilemap.change.regions import BorderRegions, join_regions, local_regions, sieve, totals
-from tilemap.geometry import TileGrid
-from tilemap.stages.figures import is_change
+from tests.change.test_regions import CHANGED, cut, keys_of, made_codes
+from tilemap.change.outlines import core_edges, polygons, straighten, trace
+from tilemap.change.regions import totals
 
-K = 3
-CHANGED = is_change(np.arange(256, dtype=np.uint8), K)
+CASES = [(1, 0.0), (2, 0.7), (3, 2.5)]
 
 
-def _codes(seed: int, shape: tuple[int, int], smooth: float) -> np.ndarray:
-    """Codes of a made-up change map: blobs, thin bridges, corners that touch."""
-    random = np.random.default_rng(seed)
-    field = ndimage.gaussian_filter(random.normal(size=(1 + K * K, *shape)), (0, smooth, smooth))
-    return np.asarray(field.argmax(axis=0), dtype=np.uint8)
+def _whole(codes: np.ndarray) -> dict[int, shapely.Polygon]:
+    """Polygon by key of the uncut map."""
+    cols, keys = codes.shape[1], keys_of(codes)
+    edges, pixels = core_edges(np.pad(codes, 1), keys >= 0, (0, 0), cols)
+    rings = trace(edges, keys.ravel()[pixels], cols)
+    found = np.unique(keys[keys >= 0]).tolist()
+    return dict(zip(found, polygons(rings, cols), strict=True))
 
 
-def _padded(codes: np.ndarray) -> np.ndarray:
-    return np.pad(codes, 1)
-
-
-def _whole(codes: np.ndarray) -> tuple[dict[int, shapely.Polygon], np.ndarray]:
-    """Polygon by key of the uncut map, and the key of each pixel, -1 without change."""
-    cols = codes.shape[1]
-    regions = local_regions(codes, CHANGED, (0, 0), cols)
-    edges, pixels = core_edges(_padded(codes), regions.number > 0, (0, 0), cols)
-    owner = regions.number.ravel()[pixels]
-    found = {
-        int(regions.first[n]): polygon(trace(edges[owner == n], cols))
-        for n in range(1, len(regions.code))
-    }
-    return found, np.where(regions.number > 0, regions.first[regions.number], -1)
-
-
-@pytest.mark.parametrize(("seed", "smooth"), [(1, 0.0), (2, 0.7), (3, 2.5)])
-def test_numbers_are_those_of_scipy(seed: int, smooth: float) -> None:
-    """Code by code, 4-connected."""
-    codes = _codes(seed, (47, 71), smooth)
-    regions = local_regions(codes, CHANGED, (0, 0), 71)
-    count = 0
-    for code in np.flatnonzero(CHANGED):
-        want, number = ndimage.label(codes == code)
-        count += number
-        for one in range(1, number + 1):
-            here = np.unique(regions.number[want == one])
-            assert len(here) == 1
-            assert regions.pixels[here[0]] == np.count_nonzero(want == one)
-            assert regions.code[here[0]] == code
-            assert regions.first[here[0]] == np.flatnonzero((want == one).ravel())[0]
-    assert len(regions.code) == count + 1
-
-
-@pytest.mark.parametrize(("seed", "smooth"), [(1, 0.0), (2, 0.7), (3, 2.5)])
+@pytest.mark.parametrize(("seed", "smooth"), CASES)
 def test_every_polygon_is_valid_and_is_its_region(seed: int, smooth: float) -> None:
     """Burnt back it covers its pixels and no others; its area is their number."""
-    codes = _codes(seed, (47, 71), smooth)
-    polygons, keys = _whole(codes)
-    for key, shape in polygons.items():
+    codes = made_codes(seed, (47, 71), smooth)
+    found, keys = _whole(codes), keys_of(codes)
+    for key, shape in found.items():
         assert shape.is_valid, shapely.is_valid_reason(shape)
         assert shape.area == np.count_nonzero(keys == key)
     burnt = rasterize(
-        [(shape, index + 1) for index, shape in enumerate(polygons.values())],
+        [(shape, index + 1) for index, shape in enumerate(found.values())],
         out_shape=codes.shape, dtype="int32",
     )  # fmt: skip
-    order = np.array([-1, *polygons])
+    order = np.array([-1, *found])
     assert np.array_equal(order[burnt], keys)
+
+
+@pytest.mark.parametrize(("seed", "smooth"), CASES)
+def test_polygons_are_those_of_gdal(seed: int, smooth: float) -> None:
+    """Polygonised by GDAL, 4-connected: the same shapes with the same corners."""
+    codes = made_codes(seed, (31, 45), smooth)
+    theirs = [
+        shapely.normalize(shapely.geometry.shape(shape))
+        for shape, _ in rasterio_shapes(codes, mask=CHANGED[codes], connectivity=4)
+    ]
+    ours = [shapely.normalize(shape) for shape in _whole(codes).values()]
+    assert sorted(map(shapely.to_wkb, ours)) == sorted(map(shapely.to_wkb, theirs))
+
+
+@pytest.mark.parametrize(("seed", "smooth"), CASES)
+def test_rings_have_one_form(seed: int, smooth: float) -> None:
+    """Outer rings against the clock as a map is seen, holes with it; each begins at its first
+    corner in raster order, and holes follow by theirs.
+    """
+    holes = 0
+    for shape in _whole(made_codes(seed, (47, 71), smooth)).values():
+        assert not shape.exterior.is_ccw  # rows run down, so what shapely sees is turned over
+        assert all(hole.is_ccw for hole in shape.interiors)
+        first = []
+        for ring in (shape.exterior, *shape.interiors):
+            corners = [(row, col) for col, row in ring.coords]
+            assert corners[0] == min(corners)
+            first.append(corners[0])
+        assert first == sorted(first)
+        holes += len(shape.interiors)
+    assert holes > 0
 
 
 def test_no_vertex_without_a_bend() -> None:
@@ -80,49 +76,69 @@ def test_no_vertex_without_a_bend() -> None:
     codes = np.zeros((9, 12), np.uint8)
     codes[1:8, 2:11] = 2
     codes[3:5, 4:7] = 0
-    (shape,) = _whole(codes)[0].values()
+    (shape,) = _whole(codes).values()
     assert len(shape.exterior.coords) == 5
     assert [len(hole.coords) for hole in shape.interiors] == [5]
     codes[1:2, 2:5] = 0
-    (shape,) = _whole(codes)[0].values()
+    (shape,) = _whole(codes).values()
     assert len(shape.exterior.coords) == 7
 
 
-@pytest.mark.parametrize("core", [64, 31, 7, 5, 1])
+def test_a_bridge_by_corners_is_a_hole_that_touches() -> None:
+    """A ring of pixels closed by a corner alone: the outer ring passes it, the hole touches it."""
+    codes = np.zeros((6, 7), np.uint8)
+    codes[1:5, 1:6] = 2
+    codes[2:4, 2:5] = 0
+    codes[1, 1] = 0  # what it enclosed now touches the outside by a corner
+    (shape,) = _whole(codes).values()
+    assert shape.is_valid
+    assert shape.area == 13
+    assert len(shape.interiors) == 1
+    assert (2.0, 2.0) in shape.exterior.coords
+    assert (2.0, 2.0) in shape.interiors[0].coords
+
+
+@pytest.mark.parametrize("core", [64, 60, 31, 7, 5, 1])
 @pytest.mark.parametrize("smooth", [0.0, 1.2])
 def test_any_cut_gives_the_same(core: int, smooth: float) -> None:
-    """Keys, pixels, sieved codes and polygons of 1 to thousands of tiles, ragged ones too."""
-    codes = _codes(9, (43, 61), smooth)
-    polygons, keys = _whole(codes)
-    sizes = {int(k): int(n) for k, n in zip(*np.unique(keys, return_counts=True), strict=True)}
-    rows, cols = codes.shape
-    grid = TileGrid((rows, cols), core, 0, 0)
-    local, borders = {}, {}
-    for tile in grid.tiles():
+    """Edges of all tiles strung together, straightened in each or not: the same bytes."""
+    codes = made_codes(9, (43, 61), smooth)
+    want = {key: shapely.to_wkb(shape) for key, shape in _whole(codes).items()}
+    grid, local, joined = cut(codes, core)
+    cols = grid.scene[1]
+    parts: list[tuple[np.ndarray, np.ndarray]] = []
+    for tile, regions in local.items():
         window = grid.core_window(tile)
+        codes_around = np.pad(codes, 1)[window.top : window.bottom + 2]
+        codes_around = codes_around[:, window.left : window.right + 2]
         origin = (window.top, window.left)
-        local[tile] = local_regions(codes[window.slices()], CHANGED, origin, cols)
-        borders[tile] = BorderRegions.of(local[tile])
-    joined = join_regions(grid, borders)
-    sieved = np.empty_like(codes)
-    edges: dict[int, list[np.ndarray]] = {}
-    for tile in grid.tiles():
-        window = grid.core_window(tile)
-        key, pixels = totals(local[tile], joined[tile])
-        number = local[tile].number
-        assert np.array_equal(np.where(number > 0, key[number], -1), keys[window.slices()])
-        assert all(pixels[n] == sizes[int(key[n])] for n in range(1, len(key)))
-        sieved[window.slices()], _ = sieve(codes[window.slices()], local[tile], pixels, 4, K)
-        around = _padded(codes)[window.top : window.bottom + 2, window.left : window.right + 2]
-        found, owner = core_edges(around, number > 0, (window.top, window.left), cols)
-        for n in np.unique(number.ravel()[owner]):
-            edges.setdefault(int(key[n]), []).append(found[number.ravel()[owner] == n])
-    assert sorted(edges) == sorted(polygons)
-    for one, parts in edges.items():
-        shape = polygon(trace(np.concatenate(parts), cols))
-        assert shapely.to_wkb(shape) == shapely.to_wkb(polygons[one])
-    small = (keys >= 0) & (np.vectorize(sizes.get)(keys) < 4)
-    before = (codes[small].astype(int) - 1) // K
-    assert small.any()
-    assert np.array_equal(sieved[small], 1 + K * before + before)
-    assert np.array_equal(sieved[~small], codes[~small])
+        edges, pixel = core_edges(codes_around, regions.number > 0, origin, cols)
+        key, _ = totals(regions, joined[tile])
+        parts.append((edges, key[regions.number.ravel()[pixel]]))
+    straight = [straighten(edges, owner, cols) for edges, owner in parts]
+    for some in (parts, straight, straight[::-1]):
+        every = np.concatenate([p[0] for p in some]), np.concatenate([p[1] for p in some])
+        found = polygons(trace(*every, cols), cols)
+        assert dict(zip(sorted(want), map(shapely.to_wkb, found), strict=True)) == want
+    if core == 64:
+        assert len(straight[0][0]) < len(parts[0][0])
+
+
+def test_straight_edges_have_bends_at_both_ends() -> None:
+    """Of a rectangle four are left, each as long as its side; of nothing, nothing."""
+    codes = np.zeros((7, 9), np.uint8)
+    codes[2:5, 1:7] = 3
+    edges, pixel = core_edges(np.pad(codes, 1), codes > 0, (0, 0), 9)
+    assert len(edges) == 18
+    straight, owner = straighten(edges, np.zeros_like(pixel), 9)
+    corners = [row * 10 + col for row, col in ((2, 1), (5, 1), (5, 7), (2, 7))]
+    assert sorted(map(tuple, straight.tolist())) == sorted(
+        zip(corners, corners[1:] + corners[:1], strict=True)
+    )
+    assert owner.tolist() == [0] * 4
+    none, nobody = straighten(edges[:0], owner[:0], 9)
+    assert none.shape == (0, 2)
+    assert nobody.shape == (0,)
+    rings = trace(none, nobody, 9)
+    assert len(rings.owner) == len(rings.corner) == 0
+    assert len(polygons(rings, 9)) == 0

@@ -1,8 +1,8 @@
 """Regions of change: what hangs together by edges and has one code, whatever the cut.
 
 A core knows its own pixels and what touches its border. Regions that reach a border are joined
-with those of the tiles beside it by union-find; all others are whole already. So every region is
-the same for any cut, and memory grows with the borders only.
+with those of the tiles beside it; all others are whole already. So every region is the same for
+any cut, and memory grows with the borders only.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from tilemap.change.compiled import compiled
 from tilemap.geometry import Tile, TileGrid
 
 ByteArray = npt.NDArray[np.uint8]
@@ -60,30 +60,33 @@ def local_regions(
     """Regions of one core.
 
     Args:
-        codes: change codes, (y, x).
+        codes: change codes, uint8 (y, x).
         changed: which codes are changes, bool (256,).
         origin: row and column of the core's first pixel in the map.
         columns: of the map.
     """
-    number, count = _label(np.ascontiguousarray(codes), changed)
-    flat = number.ravel()
-    pixels = np.bincount(flat, minlength=count + 1)
-    pixels[0] = 0
-    _, where = np.unique(flat, return_index=True)
-    if len(where) == count:  # no pixel without change
-        where = np.concatenate([[0], where])
+    number, code, pixels, where = _label(np.ascontiguousarray(codes), changed)
     row, col = np.divmod(where, codes.shape[1])
     first = (origin[0] + row) * columns + origin[1] + col
-    code = codes.ravel()[where].astype(np.uint8)
-    code[0] = 0
-    return LocalRegions(number, code, pixels.astype(np.int64), first.astype(np.int64))
+    first[0] = 0
+    return LocalRegions(number, code, pixels, first)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
+def _root(parent, node):  # type: ignore[no-untyped-def]
+    """The first pixel that a pixel is known to hang together with."""
+    while parent[node] != node:
+        parent[node] = parent[parent[node]]
+        node = parent[node]
+    return node
+
+
+@compiled
 def _label(codes, changed):  # type: ignore[no-untyped-def]
-    """Numbers of 4-connected equal codes in raster order, and how many there are."""
+    """Numbers of 4-connected equal codes in raster order; code, pixels and first pixel of each."""
     rows, cols = codes.shape
     parent = np.zeros(rows * cols, dtype=np.int32)
+    count = 0
     for row in range(rows):
         for col in range(cols):
             here = row * cols + col
@@ -91,39 +94,36 @@ def _label(codes, changed):  # type: ignore[no-untyped-def]
             code = codes[row, col]
             if not changed[code]:
                 continue
+            count += 1
             if row and codes[row - 1, col] == code:
-                root = here - cols
-                while parent[root] != root:
-                    parent[root] = parent[parent[root]]
-                    root = parent[root]
-                parent[here] = root
+                parent[here] = _root(parent, here - cols)
+                count -= 1
             if col and codes[row, col - 1] == code:
-                one = here - 1
-                while parent[one] != one:
-                    parent[one] = parent[parent[one]]
-                    one = parent[one]
-                two = parent[here]
-                while parent[two] != two:
-                    parent[two] = parent[parent[two]]
-                    two = parent[two]
-                low, high = min(one, two), max(one, two)
-                parent[high] = low
-                parent[here] = low
+                one, two = _root(parent, here - 1), _root(parent, here)
+                if one != two:
+                    count -= 1
+                parent[max(one, two)] = min(one, two)
     number = np.zeros((rows, cols), dtype=np.int32)
+    code_of = np.zeros(count + 1, dtype=np.uint8)
+    pixels = np.zeros(count + 1, dtype=np.int64)
+    where = np.zeros(count + 1, dtype=np.int64)
     count = 0
     for row in range(rows):
         for col in range(cols):
-            if not changed[codes[row, col]]:
+            code = codes[row, col]
+            if not changed[code]:
                 continue
-            root = row * cols + col
-            while parent[root] != root:
-                root = parent[root]
-            if root == row * cols + col:
+            here = row * cols + col
+            root = _root(parent, here)
+            if root == here:
                 count += 1
                 number[row, col] = count
+                code_of[count] = code
+                where[count] = here
             else:
                 number[row, col] = number[root // cols, root % cols]
-    return number, count
+            pixels[number[row, col]] += 1
+    return number, code_of, pixels, where
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,52 +174,84 @@ def join_regions(
 ) -> dict[Tile, JoinedRegions]:
     """Join what touches across the borders of cores and has one code.
 
+    Each entry of ``borders`` is asked for once, in raster order, so it may be read when it is
+    asked for: held are 17 bytes for each region that reaches a border, the sides of one row of
+    tiles, and the pairs that touch.
+
     Args:
         grid: the cut.
         borders: of every tile.
+
+    Returns:
+        What the border regions of every tile belong to.
     """
-    parent: dict[tuple[Tile, int], tuple[Tile, int]] = {}
+    tiles, counts = list(grid.tiles()), []
+    numbers, firsts, sizes, pairs = [], [], [], [np.zeros((0, 2), dtype=np.int64)]
+    above: dict[int, _Side] = {}
+    beside, base = _Side.none(), 0
+    for tile in tiles:
+        border = borders[tile]
+        if tile.row:
+            pairs.append(_touching(above[tile.col], _Side.of(border, "top", base)))
+        if tile.col:
+            pairs.append(_touching(beside, _Side.of(border, "left", base)))
+        above[tile.col] = _Side.of(border, "bottom", base)
+        beside = _Side.of(border, "right", base)
+        numbers.append(border.number)
+        firsts.append(border.first)
+        sizes.append(border.pixels)
+        counts.append(len(border.number))
+        base += len(border.number)
+    key, pixels = _merge(np.concatenate(pairs), np.concatenate(firsts), np.concatenate(sizes))
+    ends = np.cumsum(counts)[:-1]
+    parts = zip(tiles, numbers, np.split(key, ends), np.split(pixels, ends), strict=True)
+    return {tile: JoinedRegions(*found) for tile, *found in parts}
 
-    def root(node: tuple[Tile, int]) -> tuple[Tile, int]:
-        top = node
-        while parent.get(top, top) != top:
-            top = parent[top]
-        while parent.get(node, node) != top:
-            parent[node], node = top, parent.get(node, node)
-        return top
 
-    codes = {
-        (tile, int(n)): int(c)
-        for tile, border in borders.items()
-        for n, c in zip(border.number, border.code, strict=True)
-    }
-    for tile in grid.tiles():
-        for other, mine, theirs in (
-            (Tile(tile.row, tile.col + 1), "right", "left"),
-            (Tile(tile.row + 1, tile.col), "bottom", "top"),
-        ):
-            if other not in borders:
-                continue
-            pairs = np.stack([borders[tile].edges[mine], borders[other].edges[theirs]], axis=1)
-            for one, two in np.unique(pairs[(pairs > 0).all(axis=1)], axis=0).tolist():
-                a, b = (tile, one), (other, two)
-                if codes[a] == codes[b]:
-                    parent[root(b)] = root(a)
-    key: dict[tuple[Tile, int], int] = {}
-    pixels: dict[tuple[Tile, int], int] = {}
-    for tile, border in borders.items():
-        for n, size, first in zip(border.number, border.pixels, border.first, strict=True):
-            top = root((tile, int(n)))
-            key[top] = min(key.get(top, int(first)), int(first))
-            pixels[top] = pixels.get(top, 0) + int(size)
-    return {
-        tile: JoinedRegions(
-            border.number,
-            np.array([key[root((tile, int(n)))] for n in border.number], dtype=np.int64),
-            np.array([pixels[root((tile, int(n)))] for n in border.number], dtype=np.int64),
-        )
-        for tile, border in borders.items()
-    }
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """One side of a core: of each pixel the region among those of all tiles, -1 if none; code."""
+
+    region: LongArray
+    code: ByteArray
+
+    @staticmethod
+    def none() -> _Side:
+        return _Side(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.uint8))
+
+    @staticmethod
+    def of(border: BorderRegions, name: str, base: int) -> _Side:
+        numbers = border.edges[name]
+        if not len(border.number):
+            return _Side(np.full(len(numbers), -1), np.zeros(len(numbers), dtype=np.uint8))
+        place = np.minimum(np.searchsorted(border.number, numbers), len(border.number) - 1)
+        region = np.where(numbers > 0, base + place, -1)
+        return _Side(region.astype(np.int64), border.code[place])
+
+
+def _touching(one: _Side, two: _Side) -> LongArray:
+    """Regions of one code that lie beside each other, int64 (pair, 2)."""
+    same = (one.region >= 0) & (two.region >= 0) & (one.code == two.code)
+    found: LongArray = np.unique(np.stack([one.region[same], two.region[same]], axis=1), axis=0)
+    return found
+
+
+def _merge(pairs: LongArray, first: LongArray, pixels: LongArray) -> tuple[LongArray, LongArray]:
+    """First place and pixels of the whole that each region belongs to, int64 (region,) each."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    count = len(first)
+    if not len(pairs):
+        return first, pixels
+    weight = np.ones(len(pairs), dtype=np.int8)
+    graph = coo_array((weight, (pairs[:, 0], pairs[:, 1])), shape=(count, count))
+    wholes, whole = connected_components(graph, directed=False)
+    key = np.full(wholes, np.iinfo(np.int64).max)
+    np.minimum.at(key, whole, first)
+    total = np.zeros(wholes, dtype=np.int64)
+    np.add.at(total, whole, pixels)
+    return key[whole], total[whole]
 
 
 def totals(regions: LocalRegions, joined: JoinedRegions) -> tuple[LongArray, LongArray]:
