@@ -14,11 +14,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tilemap.change.compiled import compiled
-from tilemap.change.emission import emission_table, emissions
-from tilemap.change.hmm import smooth, smooth_emissions
-from tilemap.change.pairs import pcc
-from tilemap.change.transition import from_rate, steps
+from tilemap.comparison.compiled import compiled
+from tilemap.comparison.emission import emission_table, emissions
+from tilemap.comparison.hmm import smooth, smooth_emissions
+from tilemap.comparison.pairs import pcc
+from tilemap.comparison.transition import from_rate, steps
 
 
 @compiled

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from tilemap import api
-from tilemap.change.registration import BlockShift, Shift, block_shift, move, robust_shift
+from tilemap.comparison.registration import BlockShift, Shift, block_shift, move, robust_shift
 from tilemap.models import registry
 
 TRUE_PX = (0.0, 0.1, 0.3, 0.5, 1.0)

@@ -11,8 +11,8 @@ import pytest
 import rasterio
 from affine import Affine
 
-from tilemap.change.qa import Qa
 from tilemap.cli.main import main
+from tilemap.comparison.qa import Qa
 from tilemap.testing import write_geotiff
 
 from .conftest import AFFINE, NAMES, make_run, soften

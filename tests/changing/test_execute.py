@@ -18,9 +18,9 @@ import shapely
 from scipy import ndimage
 
 from tilemap import api
-from tilemap.change.hmm import smooth
-from tilemap.change.qa import Qa
 from tilemap.changing.execute import ChangeResult
+from tilemap.comparison.hmm import smooth
+from tilemap.comparison.qa import Qa
 from tilemap.errors import OutputError
 from tilemap.stores.core_store import CoreStore
 from tilemap.stores.marks import Mark
@@ -90,8 +90,8 @@ def _read(path: Path, band: int = 1) -> np.ndarray:
 
 def test_labels_are_those_of_the_kernel(done: ChangeResult, runs: list[Path]) -> None:
     """Pixel for pixel, from the probabilities as a whole."""
-    from tilemap.change.emission import emission_table
-    from tilemap.change.transition import from_rate, steps
+    from tilemap.comparison.emission import emission_table
+    from tilemap.comparison.transition import from_rate, steps
     from tilemap.geometry import Window
     from tilemap.stores.probabilities import ProbabilityStore
 

@@ -13,10 +13,10 @@ import rasterio
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from tilemap.change.outcome import NO_DATE as KERNEL_NO_DATE
-from tilemap.change.qa import Qa
 from tilemap.changing.palette import code_of
 from tilemap.changing.profiles import NO_DATE, QA_NAMES, change_profiles, class_values
+from tilemap.comparison.outcome import NO_DATE as KERNEL_NO_DATE
+from tilemap.comparison.qa import Qa
 from tilemap.errors import UsageError
 from tilemap.geometry import TileGrid
 from tilemap.models.card import ClassInfo

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tilemap.change.qa import Qa
 from tilemap.changing.batch import Receipt
 from tilemap.changing.registering import block_keys, block_side, register
+from tilemap.comparison.qa import Qa
 from tilemap.errors import SceneMismatchError
 
 DAYS = ("2000-07-01", "2010-07-01", "2020-07-01")

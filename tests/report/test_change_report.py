@@ -16,7 +16,7 @@ from affine import Affine
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import MemoryFile
 
-from tilemap.change.qa import Qa
+from tilemap.comparison.qa import Qa
 from tilemap.errors import StoreError
 from tilemap.report.change_pictures import (
     MOST_PANELS,

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tilemap.change.emission import emission_table
-from tilemap.change.outcome import NO_DATE
-from tilemap.change.qa import Qa
-from tilemap.change.smoothed import METHODS, MethodName
-from tilemap.change.transition import from_rate, steps
+from tilemap.comparison.emission import emission_table
+from tilemap.comparison.outcome import NO_DATE
+from tilemap.comparison.qa import Qa
+from tilemap.comparison.smoothed import METHODS, MethodName
+from tilemap.comparison.transition import from_rate, steps
 from tilemap.geometry import Window
 from tilemap.stages.change import (
     MARGIN,

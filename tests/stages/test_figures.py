@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tilemap.change.qa import Qa
+from tilemap.comparison.qa import Qa
 from tilemap.stages.figures import ChangeFigures, core_figures, is_change
 
 DAYS = np.array([100, 200, 350], dtype=np.int64)

@@ -15,10 +15,10 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 from rasterio.features import rasterize
 
-from tests.change.test_regions import K, keys_of, made_codes
+from tests.comparison.test_regions import K, keys_of, made_codes
 from tilemap.area import CellArea
-from tilemap.change.outlines import Rings
-from tilemap.change.qa import Qa
+from tilemap.comparison.outlines import Rings
+from tilemap.comparison.qa import Qa
 from tilemap.geometry import TileGrid, Window
 from tilemap.stages.figures import is_change
 from tilemap.stages.sieve import (
@@ -225,7 +225,7 @@ def test_tiles_may_be_done_in_any_order(made: Made) -> None:
 
 def _finished(made: Made, grid: TileGrid) -> list[Regions]:
     """Parts of all tiles, as a run gets them."""
-    from tilemap.change.regions import join_regions
+    from tilemap.comparison.regions import join_regions
 
     windows = {tile: grid.core_window(tile) for tile in grid.tiles()}
     columns = grid.scene[1]

@@ -117,7 +117,7 @@ def test_a_crs_without_a_number_or_none(tmp_path: Path, crs: str | None) -> None
     """The sinusoidal one of MODIS stays what it is; without a CRS there is none."""
     _write(tmp_path / "changes.gpkg", _geobox(crs=crs))
     features = read_features(tmp_path / "changes.gpkg")
-    assert features.crs == _geobox(crs=crs).crs if crs else features.crs is None or not crs
+    assert features.crs == _geobox(crs=crs).crs
     assert len(features.geometries) == 2
 
 

@@ -328,7 +328,7 @@ class _Run:
             stores[failed.key[0]].write_blank(tile)
 
     def _hard(self) -> int:
-        from tilemap.change.qa import Qa
+        from tilemap.comparison.qa import Qa
 
         return int(Qa.HARD) if any(fact.hard for fact in self.prepared.facts) else 0
 

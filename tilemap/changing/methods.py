@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from tilemap.change.emission import emission_table, emissions
-from tilemap.change.fitting import fit_rate
-from tilemap.change.pairs import magnitudes, otsu
-from tilemap.change.transition import from_rate, steps
+from tilemap.comparison.emission import emission_table, emissions
+from tilemap.comparison.fitting import fit_rate
+from tilemap.comparison.pairs import magnitudes, otsu
+from tilemap.comparison.transition import from_rate, steps
 from tilemap.stages.change import Method
 
 if TYPE_CHECKING:

@@ -15,7 +15,6 @@ import numpy.typing as npt
 from odc.geo.geobox import GeoBox
 
 from tilemap.area import CellArea
-from tilemap.change.transition import from_rate, read_transitions
 from tilemap.changing.dates import (
     DateInput,
     check_comparable,
@@ -28,6 +27,7 @@ from tilemap.changing.directory import DATES, KIND, ChangeDirectory
 from tilemap.changing.geobox import choose_geobox
 from tilemap.changing.settings import ChangeSettings
 from tilemap.cluster import memory_per_worker
+from tilemap.comparison.transition import from_rate, read_transitions
 from tilemap.directory import Identity
 from tilemap.errors import ConfigError, SceneError, UsageError
 from tilemap.geometry import TileGrid

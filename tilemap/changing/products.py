@@ -11,7 +11,6 @@ import numpy as np
 from distributed import CancelledError, Client
 from distributed.scheduler import KilledWorker
 
-from tilemap.change.qa import Qa
 from tilemap.changing.directory import ChangeDirectory
 from tilemap.changing.palette import pair_of
 from tilemap.changing.prepare import PreparedSeries
@@ -19,6 +18,7 @@ from tilemap.changing.profiles import change_profiles
 from tilemap.changing.reporting import write_item, write_page
 from tilemap.changing.tables import Transitions, transitions, write_tables
 from tilemap.changing.working import ChangeSpec, run_export
+from tilemap.comparison.qa import Qa
 from tilemap.errors import StoreError, UnavailableError
 from tilemap.models.registry import file_sha256
 from tilemap.stages.export import ExportReceipt

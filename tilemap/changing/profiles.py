@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from odc.geo.geobox import GeoBox
 
-from tilemap.change.qa import Qa
 from tilemap.changing.palette import change_names, change_palette
+from tilemap.comparison.qa import Qa
 from tilemap.models.card import ClassInfo
 from tilemap.stores.cog import RasterProfile
 
@@ -39,7 +39,7 @@ def change_profiles(
 
     ``change`` holds ``1 + K * from + to``, 0 where no change can be told; ``p_change`` percent, 255
     likewise; ``date`` two bands, the day of the last change and the gap before it, ``NO_DATE``
-    where there is none; ``n_valid``, ``n_changes``, ``qa`` as ``tilemap.change.outcome`` has them;
+    where there is none; ``n_valid``, ``n_changes`` and ``qa`` as in ``comparison.outcome``;
     ``labels_<date>`` the numbers of the classes as ``landcover.tif`` has them, 255 where there is
     none: stored numbers, not indices, see ``class_values``.
 

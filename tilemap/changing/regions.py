@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tilemap.change.regions import BorderRegions, JoinedRegions, join_regions
+from tilemap.comparison.regions import BorderRegions, JoinedRegions, join_regions
 from tilemap.errors import DamagedError
 from tilemap.geometry import Tile, TileGrid
 from tilemap.stages.sieve import ChangePolygon, Regions, outline_regions

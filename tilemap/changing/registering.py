@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tilemap.change.qa import Qa
-from tilemap.change.registration import BlockShift, Shift, robust_shift, verdict
 from tilemap.changing.batch import Key, Receipt
+from tilemap.comparison.qa import Qa
+from tilemap.comparison.registration import BlockShift, Shift, robust_shift, verdict
 from tilemap.errors import SceneMismatchError
 from tilemap.stages.change import Move
 

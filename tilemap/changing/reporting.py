@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tilemap.change.qa import Qa
+from tilemap.comparison.qa import Qa
 from tilemap.report.change_pictures import change_picture, multiples
 from tilemap.report.change_report import ChangeReport, write_change_report
 from tilemap.stores.stac_item import Asset, ItemFacts, build_item

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from tilemap.change.smoothed import METHODS, MethodName
 from tilemap.cluster import ClusterSettings
+from tilemap.comparison.smoothed import METHODS, MethodName
 from tilemap.errors import UsageError
 
 CORE = 512

@@ -19,11 +19,11 @@ import numpy.typing as npt
 from distributed import Worker, WorkerPlugin
 
 from tilemap.area import CellArea
-from tilemap.change.outcome import NO_DATE
-from tilemap.change.qa import Qa
-from tilemap.change.registration import block_shift
 from tilemap.changing.batch import Key, Receipt
 from tilemap.changing.regions import read_joined, record_path, write_border, write_parts
+from tilemap.comparison.outcome import NO_DATE
+from tilemap.comparison.qa import Qa
+from tilemap.comparison.registration import block_shift
 from tilemap.errors import DamagedError, StoreError
 from tilemap.geometry import Tile, TileGrid, Window
 from tilemap.models.allocator import give_back_freed_memory

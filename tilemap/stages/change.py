@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tilemap.change.hmm import smooth
-from tilemap.change.outcome import describe
-from tilemap.change.pairs import cvaps, pcc
-from tilemap.change.qa import Qa
-from tilemap.change.registration import move
-from tilemap.change.slivers import slivers
-from tilemap.change.smoothed import MethodName, Smoothed
+from tilemap.comparison.hmm import smooth
+from tilemap.comparison.outcome import describe
+from tilemap.comparison.pairs import cvaps, pcc
+from tilemap.comparison.qa import Qa
+from tilemap.comparison.registration import move
+from tilemap.comparison.slivers import slivers
+from tilemap.comparison.smoothed import MethodName, Smoothed
 from tilemap.geometry import Window
 from tilemap.stores.core_store import LayerSpec
 

@@ -4,7 +4,7 @@ How a run calls it, everything between the steps going through stores:
 
 1. ``survey_core`` on each tile, in any order: reads the codes of its core, tells of the regions
    that reach its border (``BorderRegions``: the numbers along four sides, 21 bytes a region).
-2. ``tilemap.change.regions.join_regions`` once, when all of 1 are done: joins these. In memory:
+2. ``tilemap.comparison.regions.join_regions`` once, when all of 1 are done: joins these. In memory:
    the border regions of the whole map, one row of sides, the pairs that touch; nothing of a region
    that lies inside a tile. It tells each tile what its border regions belong to.
 3. ``finish_core`` on each tile, in any order: reads the codes with a margin of one pixel
@@ -30,9 +30,9 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
-from tilemap.change.outlines import Rings, core_edges, polygons, straighten, trace
-from tilemap.change.qa import Qa
-from tilemap.change.regions import (
+from tilemap.comparison.outlines import Rings, core_edges, polygons, straighten, trace
+from tilemap.comparison.qa import Qa
+from tilemap.comparison.regions import (
     BorderRegions,
     JoinedRegions,
     LocalRegions,
@@ -70,7 +70,7 @@ class Regions:
             of 1 / COARSE.
         rest: what the areas leave beside ``sums``, km2, a multiple of 1 / FINE, float64 (R,).
         rings: of regions that lie inside the core; their owner is a place in this list.
-        edges: of the others, int64 (edge, 2), see ``tilemap.change.outlines``.
+        edges: of the others, int64 (edge, 2), see ``tilemap.comparison.outlines``.
         owner: of each edge, a place in this list, int64 (edge,).
     """
 

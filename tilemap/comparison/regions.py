@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tilemap.change.compiled import compiled
+from tilemap.comparison.compiled import compiled
 from tilemap.geometry import Tile, TileGrid
 
 ByteArray = npt.NDArray[np.uint8]

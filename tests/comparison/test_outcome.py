@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from tilemap.change.outcome import NO_DATE, Outcome, describe
-from tilemap.change.qa import Qa
+from tilemap.comparison.outcome import NO_DATE, Outcome, describe
+from tilemap.comparison.qa import Qa
 from tilemap.errors import ConfigError
 
 DAYS = np.array([-3000, -10, 0, 365, 18_500], dtype=np.int64)

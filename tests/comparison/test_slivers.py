@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tilemap.change.slivers import slivers
+from tilemap.comparison.slivers import slivers
 from tilemap.errors import GridError
 
 ByteArray = npt.NDArray[np.uint8]

@@ -17,12 +17,12 @@ from typing import Literal, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from tilemap.change import hmm_numpy
-from tilemap.change.compiled import compiled
-from tilemap.change.emission import check_quantised
-from tilemap.change.hmm_numpy import scores
-from tilemap.change.smoothed import Smoothed
-from tilemap.change.transition import check_stochastic
+from tilemap.comparison import hmm_numpy
+from tilemap.comparison.compiled import compiled
+from tilemap.comparison.emission import check_quantised
+from tilemap.comparison.hmm_numpy import scores
+from tilemap.comparison.smoothed import Smoothed
+from tilemap.comparison.transition import check_stochastic
 from tilemap.errors import ConfigError
 
 FloatArray = npt.NDArray[np.float64]

@@ -5,8 +5,8 @@ import numpy.typing as npt
 import pytest
 from scipy import ndimage
 
-from tilemap.change.pairs import pcc
-from tilemap.change.registration import (
+from tilemap.comparison.pairs import pcc
+from tilemap.comparison.registration import (
     BlockShift,
     Shift,
     block_shift,

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from tilemap.change.breaks import LEAST, BreakSettings, detect_breaks
-from tilemap.change.outcome import NO_DATE
+from tilemap.comparison.breaks import LEAST, BreakSettings, detect_breaks
+from tilemap.comparison.outcome import NO_DATE
 from tilemap.errors import ConfigError, UnavailableError
 
 Array = npt.NDArray[Any]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from tilemap.change.smoothed import Smoothed
+from tilemap.comparison.smoothed import Smoothed
 from tilemap.errors import ConfigError
 
 ByteArray = npt.NDArray[np.uint8]

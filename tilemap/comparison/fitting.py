@@ -7,8 +7,8 @@ import numpy.typing as npt
 from scipy.linalg import expm
 from scipy.optimize import minimize_scalar
 
-from tilemap.change.hmm_numpy import backward, forward
-from tilemap.change.transition import DAYS_PER_YEAR, check_stochastic, from_rate, steps
+from tilemap.comparison.hmm_numpy import backward, forward
+from tilemap.comparison.transition import DAYS_PER_YEAR, check_stochastic, from_rate, steps
 from tilemap.errors import ConfigError
 
 FloatArray = npt.NDArray[np.float64]

@@ -8,9 +8,9 @@ import shapely
 from rasterio.features import rasterize
 from rasterio.features import shapes as rasterio_shapes
 
-from tests.change.test_regions import CHANGED, cut, keys_of, made_codes
-from tilemap.change.outlines import core_edges, polygons, straighten, trace
-from tilemap.change.regions import totals
+from tests.comparison.test_regions import CHANGED, cut, keys_of, made_codes
+from tilemap.comparison.outlines import core_edges, polygons, straighten, trace
+from tilemap.comparison.regions import totals
 
 CASES = [(1, 0.0), (2, 0.7), (3, 2.5)]
 
@@ -125,7 +125,7 @@ def test_any_cut_gives_the_same(core: int, smooth: float) -> None:
 
 
 def test_straight_edges_have_bends_at_both_ends() -> None:
-    """Of a rectangle four are left, each as long as its side; of nothing, nothing."""
+    """Of a rectangle four are left; two regions in one line stay two; of nothing, nothing."""
     codes = np.zeros((7, 9), np.uint8)
     codes[2:5, 1:7] = 3
     edges, pixel = core_edges(np.pad(codes, 1), codes > 0, (0, 0), 9)
@@ -136,6 +136,10 @@ def test_straight_edges_have_bends_at_both_ends() -> None:
         zip(corners, corners[1:] + corners[:1], strict=True)
     )
     assert owner.tolist() == [0] * 4
+    line = np.array([[14, 13], [13, 12], [12, 11]])  # the last is of another region
+    straight, owner = straighten(line, np.array([4, 4, 6]), 9)
+    assert straight.tolist() == [[14, 12], [12, 11]]
+    assert owner.tolist() == [4, 6]
     none, nobody = straighten(edges[:0], owner[:0], 9)
     assert none.shape == (0, 2)
     assert nobody.shape == (0,)

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
-from tilemap.change.compiled import compiled
+from tilemap.comparison.compiled import compiled
 
 ByteArray = npt.NDArray[np.uint8]
 LongArray = npt.NDArray[np.int64]

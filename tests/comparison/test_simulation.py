@@ -10,12 +10,12 @@ from scipy.integrate import quad
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from tilemap.change.emission import emission_table, emissions
-from tilemap.change.fitting import fit_rate
-from tilemap.change.hmm import smooth, smooth_emissions
-from tilemap.change.pairs import pcc
-from tilemap.change.smoothed import Smoothed
-from tilemap.change.transition import from_rate, steps
+from tilemap.comparison.emission import emission_table, emissions
+from tilemap.comparison.fitting import fit_rate
+from tilemap.comparison.hmm import smooth, smooth_emissions
+from tilemap.comparison.pairs import pcc
+from tilemap.comparison.smoothed import Smoothed
+from tilemap.comparison.transition import from_rate, steps
 
 K, T, N, RATE, MISSING, RIGHT = 6, 8, 60_000, 0.01, 0.1, 0.9
 DAYS = np.array([round(year * 365.2425) for year in range(T)])

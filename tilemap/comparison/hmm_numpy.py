@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from tilemap.change.smoothed import Smoothed
+from tilemap.comparison.smoothed import Smoothed
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -32,7 +32,7 @@ def smooth_emissions(
     steps: FloatArray,
     step_scores: FloatArray,
 ) -> Smoothed:
-    """See ``tilemap.change.hmm.smooth_emissions``; scores are ``scores`` of each probability."""
+    """See ``comparison.hmm.smooth_emissions``; scores are ``scores`` of each probability."""
     alpha = forward(emission, initial, steps)
     beta = backward(emission, steps)
     p_step = np.empty((len(steps), emission.shape[2]))

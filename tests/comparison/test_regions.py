@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from tilemap.change.regions import (
+from tilemap.comparison.regions import (
     BorderRegions,
     JoinedRegions,
     LocalRegions,

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from tilemap.change.pairs import cvaps, magnitudes, otsu, pcc
+from tilemap.comparison.pairs import cvaps, magnitudes, otsu, pcc
 from tilemap.errors import ConfigError
 
 ByteArray = npt.NDArray[np.uint8]

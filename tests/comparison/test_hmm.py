@@ -10,12 +10,12 @@ import numba
 import numpy as np
 import pytest
 
-from tilemap.change import hmm
-from tilemap.change.compiled import compiled
-from tilemap.change.emission import emission_table, emissions
-from tilemap.change.hmm import smooth, smooth_emissions
-from tilemap.change.hmm_numpy import scores
-from tilemap.change.transition import from_rate, steps
+from tilemap.comparison import hmm
+from tilemap.comparison.compiled import compiled
+from tilemap.comparison.emission import emission_table, emissions
+from tilemap.comparison.hmm import smooth, smooth_emissions
+from tilemap.comparison.hmm_numpy import scores
+from tilemap.comparison.transition import from_rate, steps
 from tilemap.errors import ConfigError
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tilemap.change.outcome import NO_DATE
+from tilemap.comparison.outcome import NO_DATE
 from tilemap.errors import ConfigError, UnavailableError
 
 LEAST = 24

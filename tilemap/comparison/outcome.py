@@ -8,7 +8,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from tilemap.change.qa import Qa
+from tilemap.comparison.qa import Qa
 from tilemap.errors import ConfigError
 
 ByteArray = npt.NDArray[np.uint8]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tilemap.change.fitting import fit_rate, fit_transitions, log_evidence
-from tilemap.change.transition import from_rate, steps
+from tilemap.comparison.fitting import fit_rate, fit_transitions, log_evidence
+from tilemap.comparison.transition import from_rate, steps
 from tilemap.errors import ConfigError
 
 DAYS = np.array([0, 400, 700, 1500, 1900, 2600])

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tilemap.change.transition import (
+from tilemap.comparison.transition import (
     check_stochastic,
     from_rate,
     power,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tilemap.change.emission import emission_table, emissions
+from tilemap.comparison.emission import emission_table, emissions
 from tilemap.errors import ConfigError
 
 
