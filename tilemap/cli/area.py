@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,77 +11,118 @@ import typer
 
 if TYPE_CHECKING:
     from tilemap.evaluation.assess import Assessment
+    from tilemap.evaluation.sampling import Drawn
 
-ClassMap = Annotated[
-    Path, typer.Argument(help="landcover.tif or change.tif.", show_default=False, metavar="MAP")
-]
+_NAME = 32
 
 
 def sample(
-    class_map: ClassMap,
-    out: Annotated[Path, typer.Option("--out", "-o", help="GeoPackage to label.")],
-    per_stratum: Annotated[int | None, typer.Option(help="Units of each class of the map.")] = None,
+    class_map: Annotated[
+        str,
+        typer.Argument(
+            metavar="MAP",
+            help="change.tif, landcover.tif or the directory of a run.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="GeoPackage to be labelled.")],
+    per_stratum: Annotated[
+        int | None, typer.Option(help="Points in each class that occurs in the map.")
+    ] = None,
     standard_error: Annotated[
         float | None,
-        typer.Option(help="Instead: of the overall accuracy, such as 0.01; sizes follow."),
+        typer.Option(help="Instead: of the overall accuracy, such as 0.01; the number follows."),
     ] = None,
     expected_accuracy: Annotated[
-        float, typer.Option(help="User's accuracy that is expected of each class.")
-    ] = 0.85,
+        list[str] | None,
+        typer.Option(
+            help="With --standard-error: user's accuracy expected of every class, such as 0.9, or "
+            "of one, NAME=0.7; may be repeated [default: 0.85]."
+        ),
+    ] = None,
     least: Annotated[
-        int, typer.Option(help="Units of the smallest classes, with --standard-error.")
+        int, typer.Option(help="With --standard-error: points in a class, at least.")
     ] = 50,
     seed: Annotated[int, typer.Option(help="The same seed draws the same sample.")] = 0,
 ) -> None:
-    """Draw pixels of each class at random, to be labelled by a person.
+    """Draw a stratified random sample of a map, to be labelled.
 
-    Fill in the column `reference` of each point, with a class's name or number, without looking at
-    the map; then `tilemap area`.
+    Fill in the column `reference` of each point with the name or number of the class that you see
+    there, without looking at the map; then `tilemap area`.
     """
-    from tilemap.errors import UsageError
-    from tilemap.evaluation import sampling
+    from tilemap.evaluation.sampling import EXPECTED, Plan, sample_map
 
-    if (per_stratum is None) == (standard_error is None):
-        raise UsageError("give either --per-stratum or --standard-error")
-    strata = sampling.strata_of(class_map)
-    if per_stratum is not None:
-        counts = [per_stratum] * len(strata)
-        about = {"per_stratum": per_stratum, "seed": seed}
-    else:
-        assert standard_error is not None
-        counts = sampling.size_of(strata, standard_error, expected_accuracy, least)
-        about = {
-            "standard_error": standard_error, "expected_accuracy": expected_accuracy,
-            "least": least, "seed": seed,
-        }  # fmt: skip
-    drawn = sampling.draw(class_map, strata, counts, seed)
-    geobox = sampling.open_map(class_map).geobox
-    sampling.write_sample(out, drawn, geobox, {"map": class_map.name, **about})
-    if standard_error is not None:
-        typer.echo(sampling.FORMULA)
-    for stratum, count in zip(drawn.strata, drawn.counts, strict=True):
-        typer.echo(f"{stratum.name:<32} {count:6d} of {stratum.pixels:,} pixels")
-    typer.echo(f"wrote {out}: {len(drawn.row)} points; fill in their column reference")
+    general, of = _accuracies(expected_accuracy or [])
+    plan = Plan(
+        per_stratum, standard_error, EXPECTED if general is None else general, of, least, seed
+    )
+    drawn = sample_map(class_map, out, plan)
+    for line in _drawn(drawn, plan.accuracies(drawn.strata)):
+        typer.echo(line)
+    typer.echo(f"wrote {out}: fill in the column reference of its {len(drawn.row):,} points")
+
+
+def _accuracies(texts: Sequence[str]) -> tuple[float | None, tuple[tuple[str, float], ...]]:
+    """``0.9`` and ``NAME=0.7`` apart."""
+    from tilemap.errors import UsageError
+
+    general, of = None, list[tuple[str, float]]()
+    for text in texts:
+        name, _, number = text.rpartition("=")
+        try:
+            accuracy = float(number)
+        except ValueError:
+            raise UsageError(
+                f"--expected-accuracy must look like 0.9 or NAME=0.7, got {text!r}"
+            ) from None
+        if name:
+            of.append((name.strip(), accuracy))
+        else:
+            general = accuracy
+    return general, tuple(of)
+
+
+def _drawn(drawn: Drawn, accuracies: Sequence[float]) -> list[str]:
+    """What was drawn, for a person."""
+    from tilemap.evaluation.sample_size import FORMULA
+
+    wide = max(7, *(min(len(s.name), _NAME) for s in drawn.strata))
+    formula = drawn.needed is not None
+    lines = [f"{'stratum':<{wide}} {'points':>7} {'pixels':>15} {'hectares':>17}"]
+    lines[0] += f" {'expected':>9}" if formula else ""
+    for stratum, units, accuracy in zip(drawn.strata, drawn.units, accuracies, strict=True):
+        hectares = _one(stratum.area_ha if stratum.area_ha == stratum.area_ha else None)
+        line = f"{stratum.name[:_NAME]:<{wide}} {units:>7,} {stratum.pixels:>15,} {hectares:>17}"
+        lines.append(line + (f" {accuracy:>9.3g}" if formula else ""))
+    if formula:
+        lines.append(f"{FORMULA} = {drawn.needed:,}; drawn {sum(drawn.units):,}")
+    return lines
 
 
 def area(
     labelled: Annotated[
         Path | None,
-        typer.Argument(help="The labelled sample.", show_default=False, metavar="[SAMPLE]"),
+        typer.Argument(
+            metavar="[SAMPLE]", help="The labelled sample, a GeoPackage.", show_default=False
+        ),
     ] = None,
     class_map: Annotated[
-        Path | None, typer.Option("--map", help="The map that the sample was drawn from.")
+        str | None,
+        typer.Option("--map", help="The map that is assessed, or the directory of its run."),
     ] = None,
     matrix: Annotated[
         Path | None,
-        typer.Option(help="Instead: a CSV map,<reference classes...>,mapped_area_ha."),
+        typer.Option(
+            help="Instead of both: sample counts, a CSV with the header map,<reference "
+            "classes...>,mapped_area_ha."
+        ),
     ] = None,
     ignore_unlabelled: Annotated[
-        bool, typer.Option("--ignore-unlabelled", help="Leave out units without a reference.")
+        bool, typer.Option("--ignore-unlabelled", help="Leave out points without a reference.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Accuracies and unbiased areas with 95 % intervals, from a labelled sample."""
+    """Estimate accuracies and unbiased areas, with 95 % intervals, from a labelled sample."""
     from tilemap.errors import UsageError
     from tilemap.evaluation.assess import assess_matrix, assess_sample
 
@@ -89,9 +131,9 @@ def area(
     elif matrix is None and labelled is not None and class_map is not None:
         found = assess_sample(labelled, class_map, ignore_unlabelled)
     else:
-        raise UsageError("give a SAMPLE with its --map, or a --matrix")
+        raise UsageError("give a labelled SAMPLE with its --map, or a --matrix alone")
     if as_json:
-        typer.echo(json.dumps(found.record(), indent=2))
+        typer.echo(json.dumps(found.record(), indent=2, ensure_ascii=False))
         return
     for line in table(found):
         typer.echo(line)
@@ -100,23 +142,28 @@ def area(
 def table(found: Assessment) -> list[str]:
     """The figures for a person."""
     record = found.record()
-    wide = max(5, *(min(len(name), 32) for name in found.names))
+    wide = max(5, *(min(len(name), _NAME) for name in found.names))
     lines = [
         f"{'class':<{wide}} {'users acc.':>15} {'producers acc.':>15} {'mapped ha':>14} "
         f"{'area ha, 95 % interval':>28}"
     ]
+    if any(row["area_ha"] is None for row in record["classes"]):
+        lines[0] += f" {'share':>15}"
     for row in record["classes"]:
-        lines.append(
-            f"{row['name'][:32]:<{wide}} "
+        line = (
+            f"{row['name'][:_NAME]:<{wide}} "
             f"{_pair(row['users_accuracy'], row['users_accuracy_ci'], 4):>15} "
             f"{_pair(row['producers_accuracy'], row['producers_accuracy_ci'], 4):>15} "
             f"{_one(row['mapped_area_ha']):>14} {_pair(row['area_ha'], row['area_ci_ha'], 1):>28}"
         )
+        if row["area_ha"] is None:
+            line += f" {_pair(row['area_share'], 1.96 * row['area_share_se'], 4):>15}"
+        lines.append(line)
     overall = _pair(record["overall_accuracy"], record["overall_accuracy_ci"], 4)
-    lines.append(f"overall accuracy {overall}, {record['units']} units")
+    lines.append(f"overall accuracy {overall}, {record['units']:,} points")
     if record["units_left_out"]:
-        lines.append(f"{record['units_left_out']} units without a reference were left out")
-    return lines
+        lines.append(f"{record['units_left_out']:,} points without a reference were left out")
+    return lines + [f"note: {text}" for text in record["notes"]]
 
 
 def _pair(value: float | None, interval: float | None, digits: int) -> str:

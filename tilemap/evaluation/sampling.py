@@ -1,55 +1,109 @@
 """A seeded stratified random sample of a map's pixels, drawn without holding the map.
 
-Two passes over the map, block by block: the first counts each stratum, the second finds the pixels
-whose ranks, in raster order within their stratum, were drawn.
+Two passes, tile by tile: the first counts the pixels of each class in each row, the second looks up
+those pixels whose ranks, in raster order within their class, were drawn. So the sample depends on
+the map and the seed alone.
 """
 
 from __future__ import annotations
 
-import json
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import rasterio
-import shapely
-from odc.geo.geobox import GeoBox
 
-from tilemap.area import CellArea
-from tilemap.errors import OutputError, SceneError, StoreError, UsageError
-from tilemap.evaluation.estimation import allocate, sample_size
-from tilemap.geometry import Window
+from tilemap.errors import UsageError
+from tilemap.evaluation.census import CORE, Census, ClassMap, Stratum, census, open_map, pixel_ha
+from tilemap.evaluation.sample_size import FORMULA, allocate, sample_size
 from tilemap.stores.grids import apply
-from tilemap.stores.mosaic import Handles
-from tilemap.stores.opening import GDAL_SETTINGS, plain_path
-from tilemap.stores.rasters import Raster, describe
+from tilemap.stores.sample_points import SampleFile, check_free, write_sample_file
 
-ROWS = 1024
-LAYER, DESIGN = "sample", "design"
 EXPECTED = 0.85
 LEAST = 50
-FORMULA = "n = (sum W_i sqrt(U_i (1 - U_i)) / S(O))^2, Olofsson et al. 2014, equation 13"
+
+IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Stratum:
-    """One class of a map.
+class Plan:
+    """How many units of each stratum, and why.
 
     Args:
-        value: stored number.
-        name: for people.
-        pixels: how many there are.
-        area_ha: their true area, hectares; NaN where it is not known.
+        per_stratum: of each, 2 or more; or None, then ``standard_error`` says it.
+        standard_error: of the overall accuracy.
+        expected: user's accuracy that is expected, of each class.
+        expected_of: of single classes instead, by name or number.
+        least: of each stratum, 2 or more, with ``standard_error``.
+        seed: of the draw, 0 or more.
+
+    Raises:
+        UsageError: if one of them cannot hold.
     """
 
-    value: int
-    name: str
-    pixels: int
-    area_ha: float
+    per_stratum: int | None = None
+    standard_error: float | None = None
+    expected: float = EXPECTED
+    expected_of: tuple[tuple[str, float], ...] = ()
+    least: int = LEAST
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if (self.per_stratum is None) == (self.standard_error is None):
+            raise UsageError("give either --per-stratum or --standard-error")
+        least = self.least if self.per_stratum is None else self.per_stratum
+        if least < 2:
+            raise UsageError(
+                f"a sample needs two units of each stratum or more, got {least}: one tells nothing "
+                "of the spread"
+            )
+        if self.standard_error is not None and not 0 < self.standard_error < 0.5:
+            raise UsageError(
+                f"--standard-error must lie between 0 and 0.5, got {self.standard_error:g}"
+            )
+        for accuracy in (self.expected, *(number for _, number in self.expected_of)):
+            if not 0 < accuracy < 1:
+                raise UsageError(
+                    f"--expected-accuracy must be above 0 and below 1, got {accuracy:g}"
+                )
+        if self.seed < 0:
+            raise UsageError(f"--seed must be 0 or more, got {self.seed}")
+
+    def accuracies(self, strata: Sequence[Stratum]) -> list[float]:
+        """User's accuracy that is expected of each stratum.
+
+        Raises:
+            UsageError: if a class is named that does not occur.
+        """
+        accuracies = [self.expected] * len(strata)
+        for key, accuracy in self.expected_of:
+            meant = [i for i, s in enumerate(strata) if key in (s.name, str(s.value))]
+            if not meant:
+                known = ", ".join(s.name for s in strata)
+                raise UsageError(
+                    f"--expected-accuracy must name a class of the map ({known}), got {key!r}"
+                )
+            for index in meant:
+                accuracies[index] = accuracy
+        return accuracies
+
+    def needed(self, strata: Sequence[Stratum]) -> int | None:
+        """Units in all that the formula asks for; None where it was not asked."""
+        if self.standard_error is None:
+            return None
+        pixels = np.array([s.pixels for s in strata], dtype=np.float64)
+        return sample_size(pixels / pixels.sum(), self.accuracies(strata), self.standard_error)
+
+    def units(self, strata: Sequence[Stratum]) -> list[int]:
+        """Of each stratum, never more than it has."""
+        sizes, needed = [s.pixels for s in strata], self.needed(strata)
+        if needed is not None:
+            return allocate(sizes, needed, self.least)
+        assert self.per_stratum is not None
+        return [min(self.per_stratum, size) for size in sizes]
 
 
 @dataclass(frozen=True)
@@ -57,171 +111,123 @@ class Drawn:
     """A sample.
 
     Args:
-        strata: of the map, by ascending value.
-        counts: units drawn of each.
-        stratum: number of each unit's stratum, int64 (n,).
+        strata: of the map, by ascending number.
+        units: drawn of each.
+        needed: units in all that the size formula asks for; None where it was not asked.
+        stratum: number of each unit's stratum, 0..H - 1, int64 (n,), in random order.
         row: of each unit, int64 (n,).
         col: likewise.
     """
 
     strata: tuple[Stratum, ...]
-    counts: tuple[int, ...]
-    stratum: npt.NDArray[np.int64]
-    row: npt.NDArray[np.int64]
-    col: npt.NDArray[np.int64]
+    units: tuple[int, ...]
+    needed: int | None
+    stratum: IntArray
+    row: IntArray
+    col: IntArray
 
 
-def read_names(path: str) -> dict[int, str]:
-    """Class names of a map by stored number, from its tags ``CLASS_<number>``."""
-    with rasterio.open(plain_path(path)) as file:
-        tags = {**file.tags(), **file.tags(1)}
-    found = {k.removeprefix("CLASS_"): v for k, v in tags.items() if k.startswith("CLASS_")}
-    return {int(k): v for k, v in found.items() if k.isdigit()}
+def draw(class_map: ClassMap, counted: Census, plan: Plan) -> Drawn:
+    """Draw pixels of each stratum with equal chances, without replacement.
 
+    Args:
+        class_map: the map.
+        counted: its pixels.
+        plan: how many of each.
 
-def open_map(path: str | Path) -> Raster:
-    """A map of classes.
-
-    Raises:
-        SceneError: if it is not one band of bytes.
+    Returns:
+        The same for the same map, plan and seed; a stratum's do not depend on the others.
     """
-    raster = describe(str(plain_path(str(path))))
-    if len(raster.bands) != 1 or raster.bands[0].dtype != "uint8":
-        raise SceneError(f"{path} must be a map of classes, one band of uint8")
-    return raster
+    units = plan.units(counted.strata)
+    picked: list[IntArray] = []
+    for number, (stratum, count) in enumerate(zip(counted.strata, units, strict=True)):
+        random = np.random.default_rng([plan.seed, stratum.value])
+        rank = np.sort(random.choice(stratum.pixels, count, replace=False)).astype(np.int64)
+        until = np.cumsum(counted.in_row[number], dtype=np.int64)
+        row = np.searchsorted(until, rank, side="right")
+        before = until[row] - counted.in_row[number][row]
+        picked.append(np.stack([np.full(count, number), row, rank - before], axis=1))
+    wanted = np.concatenate(picked)
+    wanted[:, 2] = _columns(class_map, counted.strata, wanted)
+    # in an order that does not tell the interpreter what the map says
+    wanted = wanted[np.random.default_rng([plan.seed, 256]).permutation(len(wanted))]
+    return Drawn(
+        counted.strata, tuple(units), plan.needed(counted.strata),
+        wanted[:, 0], wanted[:, 1], wanted[:, 2],
+    )  # fmt: skip
 
 
-def blocks(raster: Raster) -> Iterator[tuple[Window, npt.NDArray[np.uint8], npt.NDArray[np.bool_]]]:
-    """Rows of a map, top down: window, numbers and where there are any, (y, x)."""
-    rows, cols = raster.shape
-    with rasterio.Env(**GDAL_SETTINGS), Handles() as handles:
-        for top in range(0, rows, ROWS):
-            window = Window(top, 0, min(top + ROWS, rows), cols)
-            image, valid = handles.of(raster).read((0,), window)
-            yield window, image[0], valid
-
-
-def strata_of(path: str | Path) -> tuple[Stratum, ...]:
-    """Every class that occurs in a map.
-
-    Raises:
-        SceneError: if nothing is observed.
-    """
-    raster, names = open_map(path), read_names(str(path))
-    pixels, area = np.zeros(256, dtype=np.int64), np.zeros(256)
-    cells = CellArea(raster.geobox)
-    for window, image, valid in blocks(raster):
-        seen = image[valid]
-        pixels += np.bincount(seen, minlength=256)
-        km2 = np.broadcast_to(cells.cell_km2(window), window.shape)[valid]
-        area += np.bincount(seen, km2, minlength=256)
-    found = tuple(
-        Stratum(int(v), names.get(int(v), f"class {v}"), int(pixels[v]), float(area[v]) * 100)
-        for v in np.flatnonzero(pixels)
-    )
-    if not found:
-        raise SceneError(f"{path} must have observed pixels, it has none")
+def _columns(class_map: ClassMap, strata: Sequence[Stratum], wanted: IntArray) -> IntArray:
+    """Columns of the pixels that are the n-th of their stratum in a row; rows (stratum, row, n)."""
+    in_row: dict[int, list[int]] = defaultdict(list)
+    for unit, row in enumerate(wanted[:, 1].tolist()):
+        in_row[row].append(unit)
+    passed = np.zeros(len(wanted), dtype=np.int64)
+    found = np.full(len(wanted), -1, dtype=np.int64)
+    only = np.unique(wanted[:, 1] // CORE).tolist()
+    for window, image, valid in class_map.tiles(only):
+        for row in range(window.top, window.bottom):
+            for unit in in_row.get(row, ()):
+                if found[unit] >= 0:
+                    continue
+                line = row - window.top
+                same = valid[line] & (image[line] == strata[wanted[unit, 0]].value)
+                here, rest = np.count_nonzero(same), wanted[unit, 2] - passed[unit]
+                if rest < here:
+                    found[unit] = window.left + np.flatnonzero(same)[rest]
+                passed[unit] += here
     return found
 
 
-def size_of(
-    strata: Sequence[Stratum], standard_error: float, expected: float, least: int = LEAST
-) -> list[int]:
-    """Units of each stratum for a standard error of the overall accuracy."""
-    if not 0 < standard_error < 0.5:
-        raise UsageError(f"--standard-error must lie between 0 and 0.5, got {standard_error:g}")
-    if not 0.5 <= expected < 1:
-        raise UsageError(f"--expected-accuracy must be at least 0.5 and below 1, got {expected:g}")
-    sizes = [stratum.pixels for stratum in strata]
-    shares = [size / sum(sizes) for size in sizes]
-    return allocate(sizes, sample_size(shares, [expected] * len(sizes), standard_error), least)
+def sample_map(path: str | Path, out: Path, plan: Plan) -> Drawn:
+    """Draw a sample of a map and write it to be labelled.
 
-
-def draw(path: str | Path, strata: Sequence[Stratum], counts: Sequence[int], seed: int) -> Drawn:
-    """Draw units of each stratum, without replacement; the same for the same seed.
-
-    Raises:
-        UsageError: if fewer than two of a stratum are wanted, which tell nothing of its spread.
-    """
-    wanted = [min(count, s.pixels) for count, s in zip(counts, strata, strict=True)]
-    if any(count < 2 for count in counts):
-        raise UsageError(f"a sample needs two units of each stratum or more, got {min(counts)}")
-    ranks = [
-        np.sort(np.random.default_rng([seed, s.value]).choice(s.pixels, count, replace=False))
-        for s, count in zip(strata, wanted, strict=True)
-    ]
-    raster = open_map(path)
-    before = [0] * len(strata)
-    found: list[tuple[int, int, int]] = []
-    for window, image, valid in blocks(raster):
-        flat = np.where(valid, image.astype(np.int64), -1).ravel()
-        for number, stratum in enumerate(strata):
-            here = np.flatnonzero(flat == stratum.value)
-            low, high = before[number], before[number] + len(here)
-            chosen = ranks[number][(ranks[number] >= low) & (ranks[number] < high)] - low
-            rows, cols = np.divmod(here[chosen], window.width)
-            found += [
-                (number, int(row) + window.top, int(col))
-                for row, col in zip(rows, cols, strict=True)
-            ]
-            before[number] = high
-    # in an order that does not tell the interpreter what the map says
-    order = np.random.default_rng([seed, 1000]).permutation(len(found))
-    units = np.array(sorted(found), dtype=np.int64)[order]
-    return Drawn(tuple(strata), tuple(wanted), units[:, 0], units[:, 1], units[:, 2])
-
-
-def write_sample(path: Path, drawn: Drawn, geobox: GeoBox, about: Mapping[str, Any]) -> None:
-    """Write a GeoPackage: layer ``sample`` to be labelled, layer ``design`` with the strata.
+    Args:
+        path: the map, or the directory of a run.
+        out: GeoPackage that is not there yet.
+        plan: how many units of each stratum.
 
     Raises:
         OutputError: if the file exists: labels may be in it.
-        StoreError: if it cannot be written.
+        SceneError: if it is no map of classes.
+        UsageError: if the plan does not fit the map.
     """
-    import pyogrio
+    check_free(out)
+    class_map = open_map(path)
+    counted = census(class_map)
+    drawn = draw(class_map, counted, plan)
+    write_sample_file(out, _file(class_map, drawn, plan), list(class_map.classes.values()))
+    return drawn
 
-    if path.exists():
-        raise OutputError(f"{path} exists, and may hold labels; give another --out")
-    x, y = apply(geobox.affine, drawn.col + 0.5, drawn.row + 0.5)
-    partial = path.with_name(path.name + ".partial.gpkg")
-    partial.unlink(missing_ok=True)
-    strata = [drawn.strata[n] for n in drawn.stratum]
-    blank = np.array([None] * len(strata), dtype=object)
-    common: dict[str, Any] = {
-        "driver": "GPKG", "crs": None if geobox.crs is None else geobox.crs.to_wkt(),
+
+def _file(class_map: ClassMap, drawn: Drawn, plan: Plan) -> SampleFile:
+    x, y = apply(class_map.geobox.affine, drawn.col + 0.5, drawn.row + 0.5)
+    strata = drawn.strata
+    value = np.array([s.value for s in strata], dtype=np.int64)
+    name = np.array([s.name for s in strata], dtype=object)
+    points: dict[str, npt.NDArray[Any]] = {
+        "id": np.arange(1, drawn.row.size + 1),
+        "row": drawn.row,
+        "col": drawn.col,
+        "pixel_ha": pixel_ha(class_map.geobox, drawn.row, drawn.col),
+        "stratum": value[drawn.stratum],
+        "stratum_name": name[drawn.stratum],
+    }
+    design: dict[str, npt.NDArray[Any]] = {
+        "stratum": value,
+        "name": name,
+        "pixels": np.array([s.pixels for s in strata], dtype=np.int64),
+        "area_ha": np.array([s.area_ha for s in strata]),
+        "units": np.array(drawn.units, dtype=np.int64),
+    }
+    about: dict[str, Any] = {
+        "map": class_map.file, "map_digest": class_map.digest(),
+        "seed": plan.seed, "per_stratum": plan.per_stratum,
     }  # fmt: skip
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="'crs' was not provided")
-            pyogrio.raw.write(
-                partial, layer=LAYER, geometry_type="Point",
-                geometry=shapely.to_wkb(shapely.points(x, y)),
-                fields=["unit", "row", "col", "stratum", "stratum_name", "reference"],
-                field_data=[
-                    np.arange(1, len(strata) + 1), drawn.row, drawn.col,
-                    np.array([s.value for s in strata], dtype=np.int64),
-                    np.array([s.name for s in strata], dtype=object), blank,
-                ],
-                **common,
-            )  # fmt: skip
-            middle = shapely.to_wkb(shapely.points([float(x.mean())], [float(y.mean())]))
-            pyogrio.raw.write(
-                partial, layer=DESIGN, geometry_type="Point", append=True,
-                geometry=np.repeat(middle, len(drawn.strata)),
-                fields=["value", "name", "pixels", "area_ha", "units", "about"],
-                field_data=[
-                    np.array([s.value for s in drawn.strata], dtype=np.int64),
-                    np.array([s.name for s in drawn.strata], dtype=object),
-                    np.array([s.pixels for s in drawn.strata], dtype=np.int64),
-                    np.array([s.area_ha for s in drawn.strata]),
-                    np.array(drawn.counts, dtype=np.int64),
-                    np.array([json.dumps({**about, "formula": FORMULA})] * len(drawn.strata),
-                             dtype=object),
-                ],
-                **common,
-            )  # fmt: skip
-        partial.replace(path)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise StoreError(f"cannot write {path}: {error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    if plan.standard_error is not None:
+        design["expected_accuracy"] = np.array(plan.accuracies(strata))
+        about |= {
+            "standard_error": plan.standard_error, "formula": FORMULA, "needed": drawn.needed,
+            "least": plan.least,
+        }  # fmt: skip
+    return SampleFile(points, np.asarray(x), np.asarray(y), class_map.geobox.crs, design, about)
