@@ -8,9 +8,10 @@ import shapely
 from rasterio.features import rasterize
 from rasterio.features import shapes as rasterio_shapes
 
-from tests.comparison.test_regions import CHANGED, cut, keys_of, made_codes
 from tilemap.comparison.outlines import core_edges, polygons, straighten, trace
 from tilemap.comparison.regions import totals
+
+from .test_regions import CHANGED, cut, keys_of, made_codes
 
 CASES = [(1, 0.0), (2, 0.7), (3, 2.5)]
 

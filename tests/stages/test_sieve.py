@@ -14,8 +14,8 @@ import shapely
 from affine import Affine
 from odc.geo.geobox import GeoBox
 from rasterio.features import rasterize
+from scipy import ndimage
 
-from tests.comparison.test_regions import K, keys_of, made_codes
 from tilemap.area import CellArea
 from tilemap.comparison.outlines import Rings
 from tilemap.comparison.qa import Qa
@@ -42,6 +42,26 @@ from tilemap.stores.polygons import write_polygons
 
 DAYS = np.array([-40, 200, 350, 900], dtype=np.int64)
 MMU = 6
+K = 3
+
+
+def made_codes(seed: int, shape: tuple[int, int], smooth: float) -> np.ndarray:
+    """Codes of a made-up change map: blobs, holes, thin bridges, corners that touch."""
+    random = np.random.default_rng(seed)
+    field = ndimage.gaussian_filter(random.normal(size=(1 + K * K, *shape)), (0, smooth, smooth))
+    field[2] += 1.8 * field.std()  # six pixels of ten, so that it encloses others
+    return np.asarray(field.argmax(axis=0), dtype=np.uint8)
+
+
+def keys_of(codes: np.ndarray) -> np.ndarray:
+    """First pixel of the region of each pixel as scipy finds it on the whole; -1 without change."""
+    keys, places = np.full(codes.shape, -1), np.arange(codes.size).reshape(codes.shape)
+    for before, after in np.ndindex(K, K):
+        number, count = ndimage.label((codes == 1 + K * before + after) & (before != after))
+        if count:
+            first = ndimage.minimum(places, number, range(1, count + 1)).astype(int)
+            keys[number > 0] = first[number[number > 0] - 1]
+    return keys
 
 
 @dataclass

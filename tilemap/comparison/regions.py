@@ -204,8 +204,9 @@ def join_regions(
         base += len(border.number)
     key, pixels = _merge(np.concatenate(pairs), np.concatenate(firsts), np.concatenate(sizes))
     ends = np.cumsum(counts)[:-1]
-    parts = zip(tiles, numbers, np.split(key, ends), np.split(pixels, ends), strict=True)
-    return {tile: JoinedRegions(*found) for tile, *found in parts}
+    parts = zip(numbers, np.split(key, ends), np.split(pixels, ends), strict=True)
+    found = (JoinedRegions(*part) for part in parts)
+    return dict(zip(tiles, found, strict=True))
 
 
 @dataclass(frozen=True, slots=True)

@@ -339,4 +339,4 @@ def _sums(
     step = np.searchsorted(rule.days, layers["date"].ravel()[inside])
     by_date = np.bincount(flat[inside] * dates + step, minlength=size * dates)
     sums = np.column_stack([*columns, by_date.reshape(size, dates)]).astype(np.float64)
-    return sums, np.bincount(flat, fine, minlength=size)
+    return sums, np.bincount(flat, fine, minlength=size).astype(np.float64)
