@@ -47,13 +47,15 @@ class CellArea:
         crs = None if geobox.crs is None else CRS(geobox.crs.to_wkt())
         if crs is None or crs.geodetic_crs is None:
             return
-        self._geod = crs.get_geod()
+        geod = self._geod = crs.get_geod()
+        if geod is None:
+            return
         straight = self._affine.b == 0 and self._affine.d == 0
         if crs.is_geographic and not crs.is_derived and straight:
             self._radians = crs.axis_info[0].unit_conversion_factor
         else:
             self._to_degrees = Transformer.from_crs(crs, crs.geodetic_crs, always_xy=True)
-            self._step = _step(crs, self._geod, abs(self._affine.determinant))
+            self._step = _step(crs, geod, abs(self._affine.determinant))
 
     @property
     def known(self) -> bool:
@@ -84,8 +86,9 @@ class CellArea:
         if self._geod is None:
             return np.full((window.height, 1), math.nan)
         if self._radians:
-            edges = self._affine.f + self._affine.e * np.arange(window.top, window.bottom + 1)
-            zones = zone_m2(edges * self._radians, self._geod.a, self._geod.es)
+            rows = np.arange(window.top, window.bottom + 1, dtype=np.float64)
+            edges: FloatArray = (self._affine.f + self._affine.e * rows) * self._radians
+            zones = zone_m2(edges, self._geod.a, self._geod.es)
             width = abs(self._affine.a) * self._radians
             return np.abs(np.diff(zones))[:, None] * width / 1e6
         if window.size == 0:
@@ -96,8 +99,8 @@ class CellArea:
         area = _between(rows, cols, lattice, window)
         if not np.isfinite(lattice).all():
             row, col = np.nonzero(~np.isfinite(area))
-            exact = self._pixels_km2(self._geod, window.top + row + 0.5, window.left + col + 0.5)
-            area[row, col] = exact
+            down, right = (axis.astype(np.float64) + 0.5 for axis in (row, col))
+            area[row, col] = self._pixels_km2(self._geod, window.top + down, window.left + right)
         return area
 
     def _pixel_km2(self, geod: Geod, rows: FloatArray, cols: FloatArray) -> FloatArray:

@@ -273,7 +273,7 @@ def _designed(file: SampleFile) -> list[Stratum]:
         raise SceneError("the layer design must have stratum, name, pixels and area_ha")
     return [
         Stratum(int(value), str(name), int(pixels), float(area))
-        for value, name, pixels, area in zip(*columns, strict=True)  # type: ignore[arg-type]
+        for value, name, pixels, area in zip(*columns, strict=True)
     ]
 
 
