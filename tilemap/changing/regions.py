@@ -68,7 +68,9 @@ def join_borders(stores: Path, grid: TileGrid) -> None:
     """Join the borders of all cores, and tell each what its regions belong to."""
     borders = {tile: read_border(stores, tile) for tile in grid.tiles()}
     for tile, joined in join_regions(grid, borders).items():
-        parts = {"number": joined.number, "key": joined.key, "pixels": joined.pixels}
+        parts: dict[str, npt.NDArray[Any]] = {
+            "number": joined.number, "key": joined.key, "pixels": joined.pixels,
+        }  # fmt: skip
         write_parts(record_path(stores, tile, "joined"), parts)
 
 

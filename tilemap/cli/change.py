@@ -32,7 +32,7 @@ Inputs = Annotated[
     list[str],
     typer.Argument(
         help="One per date, the oldest first: a directory of `tilemap segment --probabilities`, "
-        "or a scene (files with commas between, a directory, a STAC item) with --model.",
+        "or, with a model, a scene: files with commas between, a directory, a STAC item.",
         show_default=False,
     ),
 ]

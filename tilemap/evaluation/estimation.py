@@ -168,7 +168,7 @@ def from_units(
     key, cell = np.unique((h * classes + m) * classes + r, return_inverse=True)
     cells = _Cells(
         key // classes**2, key // classes % classes, key % classes,
-        np.bincount(cell, size), np.bincount(cell, size**2),
+        np.bincount(cell, size).astype(np.float64), np.bincount(cell, size**2).astype(np.float64),
     )  # fmt: skip
     count = np.bincount(h, minlength=strata.area.size).astype(np.float64)
     return _estimates(strata, cells, count, classes)

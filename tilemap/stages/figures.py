@@ -98,8 +98,8 @@ def core_figures(
     labels, times = layers["labels"], np.minimum(layers["n_changes"].ravel(), TIMES - 1)
     return ChangeFigures(
         pixels=np.bincount(code, minlength=CODES).astype(np.float64),
-        km2=np.bincount(code, area, minlength=CODES),
-        interval_km2=np.bincount(step, area[moved], minlength=len(days)),
+        km2=np.bincount(code, area, minlength=CODES).astype(np.float64),
+        interval_km2=np.bincount(step, area[moved], minlength=len(days)).astype(np.float64),
         classes_km2=np.stack([np.bincount(t.ravel(), area, minlength=CODES) for t in labels]),
         p_change=np.bincount(percent[percent < PERCENTS], minlength=PERCENTS).astype(np.float64),
         times=np.bincount(times, minlength=TIMES).astype(np.float64),
