@@ -89,12 +89,12 @@ def compared(alone: Bytes, smoothed: Bytes) -> list[str]:
     """
     back, less = flickers(alone).mean(), flickers(smoothed).mean()
     river, still = water_moved(alone), water_moved(smoothed)
-    kept = (still == river)[river != 0].mean()
+    kept = f"{(still == river)[river != 0].mean():.1%}" if river.any() else "nothing"
     first, last = ((smoothed[date] == TOWN).mean() for date in (0, -1))
     fewer = f"{back / less:.1f} times fewer" if less else "none"
     return [
         f"pixels that change and come back: {back:.2%} date by date, {less:.2%} together, {fewer}",
-        f"water that came or went for good: {(river != 0).mean():.2%}, {kept:.1%} of it kept",
+        f"water that came or went for good: {(river != 0).mean():.2%}, {kept} of it kept",
         f"town: {first:.2%} of the scene at the first date, {last:.2%} at the last",
     ]
 
