@@ -225,7 +225,7 @@ def test_a_river_that_moves_and_a_town_that_grows(
     columns = dict(zip(meta["fields"], fields, strict=True))
     pairs = set(zip(columns["from"], columns["to"], strict=True))
     assert {("vegetation", "built-up"), ("vegetation", "water"), ("water", "vegetation")} <= pairs
-    assert set(columns["date"]) <= {f"{year}-07-01" for year in years[1:]}
+    assert {str(day)[:10] for day in columns["date"]} <= {f"{year}-07-01" for year in years[1:]}
     record = json.loads((tmp_path / "out" / "hmm" / "run.json").read_text())
     assert record["status"] == "ok"
     script.main(tmp_path / "in")
