@@ -238,6 +238,14 @@ class _Clock:
 _contexts: dict[str, RunContext] = {}
 
 
+def settle(worker: Worker, pin: bool) -> None:
+    """Bound GDAL's cache in a worker process; give it a core of its own where it is pinned."""
+    os.environ.setdefault("GDAL_CACHEMAX", str(GDAL_CACHE_MB))
+    if pin and isinstance(worker.name, int) and hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[worker.name % len(cores)]})
+
+
 class RunPlugin(WorkerPlugin):
     """Opens a run in every worker process, those that join later included, and loads its model."""
 
@@ -247,10 +255,7 @@ class RunPlugin(WorkerPlugin):
 
     def setup(self, worker: Worker) -> None:
         """Called by Dask in each worker."""
-        os.environ.setdefault("GDAL_CACHEMAX", str(GDAL_CACHE_MB))
-        if self.spec.pin and isinstance(worker.name, int) and hasattr(os, "sched_setaffinity"):
-            cores = sorted(os.sched_getaffinity(0))
-            os.sched_setaffinity(0, {cores[worker.name % len(cores)]})
+        settle(worker, self.spec.pin)
         context = RunContext(self.spec)
         context.model()
         _contexts[self.spec.name] = context

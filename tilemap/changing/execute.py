@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from distributed import Client
 
 from tilemap.changing.batch import Batch, Failed, Key, Receipt
@@ -22,6 +23,7 @@ from tilemap.changing.regions import FOLDER, join_borders, read_polygons
 from tilemap.changing.registering import block_keys, block_side, register
 from tilemap.changing.working import ChangePlugin, ChangeSpec, DateWork, Task
 from tilemap.cluster import connect, pins, thread_count
+from tilemap.comparison.qa import Qa
 from tilemap.directory import digest_of, read_json, write_json
 from tilemap.errors import EXIT_OK, EXIT_PARTIAL, OutputError, StoreError
 from tilemap.geometry import Tile
@@ -241,7 +243,7 @@ class _Run:
         for failed in self._failed("change"):
             tile = Tile(*failed.key)
             blank = nothing_known(grid.core_window(tile).shape, len(self.works))
-            store.write(tile, blank.layers, store_figures(), Mark.PROVISIONAL)
+            store.write(tile, blank.layers, np.zeros(1), Mark.PROVISIONAL)
         (spec.stores / FOLDER).mkdir(exist_ok=True)
         self._do(spec, "survey", [tuple(t) for t in grid.tiles()])
         self._all_or_none()
@@ -328,8 +330,6 @@ class _Run:
             stores[failed.key[0]].write_blank(tile)
 
     def _hard(self) -> int:
-        from tilemap.comparison.qa import Qa
-
         return int(Qa.HARD) if any(fact.hard for fact in self.prepared.facts) else 0
 
     def _change_store(self, registration: list[dict[str, Any]]) -> None:
@@ -359,10 +359,3 @@ def _unmeasured(registration: list[dict[str, Any]]) -> list[str]:
         f"how {', '.join(days)} lie on the first date could not be measured: too little that both "
         "show; compare some edges by eye"
     ]
-
-
-def store_figures() -> Any:
-    """No figures."""
-    import numpy as np
-
-    return np.zeros(1)

@@ -34,7 +34,7 @@ from tilemap.stages.sieve import SieveRule, finish_core, survey_core
 from tilemap.stores.cog import RasterProfile
 from tilemap.stores.core_store import CoreStore
 from tilemap.stores.series import DateStore
-from tilemap.worker import GDAL_CACHE_MB, NEAR, peak_memory, resident_memory
+from tilemap.worker import NEAR, peak_memory, resident_memory, settle
 
 NODATA = 255
 ByteArray = npt.NDArray[np.uint8]
@@ -236,10 +236,7 @@ class ChangePlugin(WorkerPlugin):
 
     def setup(self, worker: Worker) -> None:
         """Called by Dask in each worker."""
-        os.environ.setdefault("GDAL_CACHEMAX", str(GDAL_CACHE_MB))
-        if self.spec.pin and isinstance(worker.name, int) and hasattr(os, "sched_setaffinity"):
-            cores = sorted(os.sched_getaffinity(0))
-            os.sched_setaffinity(0, {cores[worker.name % len(cores)]})
+        settle(worker, self.spec.pin)
         _contexts.known[self.spec.name] = ChangeContext(self.spec)
 
     def teardown(self, worker: Worker) -> None:
