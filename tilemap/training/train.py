@@ -190,6 +190,9 @@ def _identity(config: TrainingConfig, data: TrainingData) -> dict[str, Any]:
     for scene in table["scenes"]:
         for key in _PATHS:
             scene[key] = _names(scene[key])
+        before = scene.pop("before")
+        if before:  # else the training is the same as before there were pairs of scenes
+            scene["before"] = _names(before)
     for key in ("weights", "start"):
         table["model"].pop(key)
     table["model"]["origin"] = origin(config)
