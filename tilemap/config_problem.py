@@ -16,7 +16,7 @@ def first_problem(error: ValidationError, tables: Mapping[str, type[BaseModel]])
 
     Args:
         error: of a whole configuration.
-        tables: the model of each table by its name; "" is the whole.
+        tables: the model of each table by its name, as ``areas.segment``; "" is the whole.
     """
     problems = error.errors(include_url=False)
     found = {_key(problem["loc"], tables): problem for problem in reversed(problems)}
@@ -32,15 +32,18 @@ def first_problem(error: ValidationError, tables: Mapping[str, type[BaseModel]])
 
 def _key(place: tuple[int | str, ...], tables: Mapping[str, type[BaseModel]]) -> str:
     """``scenes[0].files``: without the branches of a union that pydantic tells after the key."""
-    key, names = "", 0
+    key, table, inside = "", "", True
     for part in place:
         if isinstance(part, int):
             key += f"[{part}]"
-        elif part != "options":  # which a person does not write
-            names += 1
-            if names > (2 if place[0] in tables else 1):
-                break
+        elif part == "options":  # which a person does not write
+            continue
+        elif not inside:
+            break
+        else:
             key += f".{part}" if key else part
+            table = f"{table}.{part}" if table else part
+            inside = table in tables
     return key
 
 
@@ -58,7 +61,10 @@ def _told(key: str, problem: Any, tables: Mapping[str, type[BaseModel]]) -> str:
 
 def _resembling(place: tuple[int | str, ...], tables: Mapping[str, type[BaseModel]]) -> str:
     """A hint at the key that was probably meant."""
-    inside = [part for part in place[:-1] if isinstance(part, str)]
-    fields = tables[inside[0] if inside else ""].model_fields
+    table = ""
+    for part in place[:-1]:
+        if isinstance(part, str) and (longer := f"{table}.{part}" if table else part) in tables:
+            table = longer
+    fields = tables[table].model_fields
     near = difflib.get_close_matches(str(place[-1]), fields, n=1)
     return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(fields)}"
