@@ -130,6 +130,25 @@ class Quarantine:
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """Work that is to be done: in a dry run, or because the pass ended before it.
+
+    Args:
+        area: name of the area.
+        kind: map or change.
+        id: of the scene; ``CHANGE_ID`` for the series.
+        day: of the scene, of a change its last date.
+        why: as in ``Done``.
+    """
+
+    area: str
+    kind: Kind
+    id: str
+    day: date | None
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Done:
     """One piece of work of a pass.
 
@@ -215,7 +234,7 @@ class PassOutcome:
     done: tuple[Done, ...] = ()
     skipped: int = 0
     copying: tuple[Found, ...] = ()
-    waiting: tuple[Done, ...] = ()
+    waiting: tuple[Waiting, ...] = ()
     quarantined: tuple[Quarantine, ...] = ()
     problems: tuple[Problem, ...] = ()
     removed: tuple[str, ...] = ()
