@@ -35,8 +35,6 @@ from tilemap.worker import Backend
 
 FORMAT = 1
 """Of the stores; another one is another run."""
-_TELLING = ("bands", "units", "mean", "std", "layout", "activation", "temperature")
-"""Fields of a card that change what the same weights say of the same pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,8 +193,8 @@ def _identity(
         },
         "grid": {**dataclasses.asdict(grid), "scene": list(grid.scene)},
         "model": {
-            **_member(card),
-            "members": [_member(member.card) for member in ref.members[1:] and ref.members],
+            **card.identity(),
+            "members": [m.card.identity() for m in ref.members[1:] and ref.members],
             "tta": ref.tta,
         },
         "uncertainty": list(settings.uncertainty),
@@ -205,13 +203,4 @@ def _identity(
             "precision": backend.precision,
             "engine": ref.engine(Settings(backend.device, backend.precision), backend.engine),
         },
-    }
-
-
-def _member(card: ModelCard) -> dict[str, object]:
-    return {
-        "name": card.name,
-        "sha256": card.sha256,
-        **card.model_dump(mode="json", include=set(_TELLING)),
-        "classes": [c.model_dump() for c in card.classes],
     }

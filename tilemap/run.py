@@ -6,6 +6,7 @@ import dataclasses
 import shutil
 import time
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -71,12 +72,15 @@ def execute(
     fresh: bool = False,
     progress: Progress | None = None,
     order: Iterable[Tile] | None = None,
+    client: Client | None = None,
 ) -> RunResult:
     """Run what was prepared; the same call on the same directory continues an earlier one.
 
     Args:
         fresh: forget an earlier run in this directory, whosever it was.
         order: in which order tiles are segmented; the result does not depend on it.
+        client: of a cluster that is there already, which stays; by default one is started or
+            joined for this run alone.
 
     Raises:
         OutputError: if the directory belongs to another run, or the disk has too little room.
@@ -99,12 +103,12 @@ def execute(
         existed = directory.identity_file.exists()
         done = Outcome()
         try:
-            with connect(prepared.settings.cluster) as client:
+            with nullcontext(client) if client else connect(prepared.settings.cluster) as joined:
                 if fresh:
                     directory.clear()
                     existed = False
                 _create_stores(directory, prepared)
-                return _execute(prepared, directory, client, progress, order, done)
+                return _execute(prepared, directory, joined, progress, order, done)
         except BaseException:
             if not existed and done.receipts == 0:
                 directory.remove_probabilities()

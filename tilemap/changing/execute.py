@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -66,12 +67,21 @@ class ChangeResult:
 
 
 def execute_series(
-    prepared: PreparedSeries, out: Path, fresh: bool = False, progress: Progress | None = None
+    prepared: PreparedSeries,
+    out: Path,
+    fresh: bool = False,
+    progress: Progress | None = None,
+    client: Client | None = None,
 ) -> ChangeResult:
     """Run what was prepared; the same call on the same directory continues an earlier one.
 
     A series that lies in the directory with fewer dates is extended: what was gathered of its
     dates is kept.
+
+    Args:
+        fresh: forget an earlier series in this directory.
+        client: of a cluster that is there already, which stays; by default one is started or
+            joined for each scene that is to be mapped, and one for the series.
 
     Raises:
         OutputError: if the directory belongs to another run, or the disk has too little room.
@@ -96,9 +106,9 @@ def execute_series(
         try:
             directory.stores.mkdir(exist_ok=True)
             write_json(directory.identity_file, prepared.identity)
-            inputs = _segment(prepared, out, told)
-            with connect(prepared.settings.cluster) as client:
-                return _Run(prepared, directory, client, told, inputs).run()
+            inputs = _segment(prepared, out, told, client)
+            with nullcontext(client) if client else connect(prepared.settings.cluster) as joined:
+                return _Run(prepared, directory, joined, told, inputs).run()
         except BaseException:
             if not existed:
                 directory.remove_stores()
@@ -131,7 +141,9 @@ def _check_space(prepared: PreparedSeries, out: Path) -> None:
         )
 
 
-def _segment(prepared: PreparedSeries, out: Path, told: Progress) -> list[str]:
+def _segment(
+    prepared: PreparedSeries, out: Path, told: Progress, client: Client | None
+) -> list[str]:
     """Map the scenes among the inputs; the directory of each date."""
     places = []
     for fact in prepared.facts:
@@ -141,7 +153,7 @@ def _segment(prepared: PreparedSeries, out: Path, told: Progress) -> list[str]:
         place = out / DATES / fact.iso
         told.note(f"{fact.iso}: {fact.input}")
         place.parent.mkdir(exist_ok=True)
-        result = execute_run(fact.scene, place, progress=told)
+        result = execute_run(fact.scene, place, progress=told, client=client)
         if result.status != "ok":
             told.note(f"{fact.iso}: some tiles could not be mapped; they count as not observed")
         places.append(str(place))

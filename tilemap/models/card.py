@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -12,6 +12,8 @@ READABLE = (1, 2)
 """Versions this program reads; 2 added statistics, gsd_m and derived_from."""
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 """Of the training data, as ``BandStatistics`` holds them."""
+_TELLING = ("bands", "units", "mean", "std", "layout", "activation", "temperature")
+"""Fields that change what the same weights say of the same pixels."""
 
 
 class _Frozen(BaseModel):
@@ -119,6 +121,15 @@ class ModelCard(_Frozen):
         if len(set(values_)) != len(values_):
             raise ValueError(f"class values must differ, got {values_}")
         return self
+
+    def identity(self) -> dict[str, Any]:
+        """All that decides what the model says of the same pixels, as plain JSON."""
+        return {
+            "name": self.name,
+            "sha256": self.sha256,
+            **self.model_dump(mode="json", include=set(_TELLING)),
+            "classes": [c.model_dump() for c in self.classes],
+        }
 
     @property
     def default_halo(self) -> int:
