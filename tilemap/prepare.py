@@ -14,7 +14,6 @@ from tilemap.directory import Identity, RunDirectory, digest_of
 from tilemap.geometry import TileGrid
 from tilemap.measure import Cost, Trial, measure
 from tilemap.models import registry
-from tilemap.models.card import ModelCard
 from tilemap.models.domain import DomainReport, check_domain
 from tilemap.models.engines import Settings
 from tilemap.models.recipe import Recipe
