@@ -8,7 +8,8 @@ from html import escape
 
 from tilemap.report.change_pictures import Panel, columns, multiple, note, panels_of, size_of
 from tilemap.report.charts import ticks
-from tilemap.report.html import TALLEST, WIDEST, _note
+from tilemap.report.html import TALLEST, WIDEST
+from tilemap.report.page import small_print
 from tilemap.report.quicklook import GAP
 
 
@@ -43,7 +44,7 @@ def ends_figure(
     return (
         f"<section>{_stage(png, ''.join(chips) + bar, 'What changed, and the dates at its ends')}"
         f'<ul class="legend">{legend}</ul>'
-        + _note(
+        + small_print(
             "Where the class changed, the large map has the strong colour of the class that it "
             "became; where it stayed, the pale colour of its class. Gray was not observed."
         )
@@ -73,7 +74,7 @@ def dates_figure(png: bytes, total: int) -> str:
     return (
         "<section><h2>The dates</h2>"
         f"{_stage(png, chips, 'Class maps of the dates', tallest=4 * TALLEST)}"
-        + _note(
+        + small_print(
             "The class maps that were compared, as labels_DATE.tif holds them; gray was not "
             f"observed.{some}"
         )

@@ -14,7 +14,8 @@ from tilemap.report.change_flows import Turnover, sankey
 from tilemap.report.change_tables import by_class, largest, transitions
 from tilemap.report.charts import percent, percentile
 from tilemap.report.drawing import MINUS, amount
-from tilemap.report.html import STYLE, ReportData, _alerts, _details, _header, _note
+from tilemap.report.html import ReportData, _alerts, _details, _header
+from tilemap.report.page import page, small_print
 from tilemap.stores.sidecars import write_text
 
 QA_TEXT = {
@@ -134,12 +135,7 @@ def render_change(data: ChangeReport) -> str:
             _details(shell),
         ]
     )
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(data.title)}</title><style>{STYLE.read_text()}</style></head>"
-        f'<body class="change"><main>{body}</main></body></html>\n'
-    )
+    return page(data.title, body, kind="change")
 
 
 def write_change_report(path: Path, data: ChangeReport) -> None:
@@ -197,13 +193,13 @@ def _became(data: ChangeReport, flow: Turnover | None) -> str:
     if flow is None:
         return ""
     first, last = (data.dates[0], data.dates[-1]) if data.dates else ("first", "last")
-    counted = _note(
+    counted = small_print(
         f"{data.area_note} These areas are counted on the map, with its errors; tilemap sample and "
         "tilemap area estimate them from a labelled sample, with an interval.".strip()
     )
     return (
         f"<section><h2>What became what</h2>{sankey((first, last), flow)}"
-        + _note(
+        + small_print(
             "Pale: the class stayed. In colour: it changed, in the colour of the class that it "
             "became. Percent in brackets: growth of the class."
         )
@@ -212,7 +208,7 @@ def _became(data: ChangeReport, flow: Turnover | None) -> str:
         f"<section><h2>Gains and losses by class</h2>"
         f"{by_class(flow, data.dates, data.areas_ha)}{counted}</section>"
         f"<section><h2>Transitions, {escape(data.unit)}</h2>{transitions(flow, first, last)}"
-        + _note(
+        + small_print(
             f"Rows: class on {first}; columns: class on {last}. The diagonal stayed; the stronger "
             "a cell, the larger the change. Sums of rows are the areas at the first date, sums of "
             "columns those at the last."
@@ -227,7 +223,7 @@ def _areas(data: ChangeReport) -> str:
     chart = stacked(data.dates, data.class_names, data.class_colors, data.areas_ha, data.unit)
     if not chart:
         return ""
-    text = _note("Areas of the class maps of all dates, at their distance in time.")
+    text = small_print("Areas of the class maps of all dates, at their distance in time.")
     return f"<section><h2>Area by class and date</h2>{chart}{text}</section>"
 
 
@@ -242,7 +238,7 @@ def _when(data: ChangeReport) -> str:
         "the area that changed (the number above, where there is room). Changes there and back "
         "count twice here. The last interval is open: one date alone has seen its change."
     )
-    return f"<section><h2>When it changed</h2>{chart}{_note(text)}</section>"
+    return f"<section><h2>When it changed</h2>{chart}{small_print(text)}</section>"
 
 
 def _probability(counts: Sequence[int], about: str) -> str:
@@ -260,7 +256,9 @@ def _probability(counts: Sequence[int], about: str) -> str:
         f"{percent(mean)}; {percent(unsure)} lie between 20 and 80 %, where the dates leave it "
         "open."
     )
-    return f"<section><h2>Probability of change</h2>{likelihood(counts)}{_note(text)}</section>"
+    return (
+        f"<section><h2>Probability of change</h2>{likelihood(counts)}{small_print(text)}</section>"
+    )
 
 
 def _notes_on_pixels(data: ChangeReport) -> str:
@@ -278,7 +276,7 @@ def _notes_on_pixels(data: ChangeReport) -> str:
         f" No pixel carries: {none}." if none else ""
     )
     table = f'<table class="qa">{lines}</table>' if lines else ""
-    return f"<section><h2>Notes on pixels</h2>{table}{_note(text)}</section>"
+    return f"<section><h2>Notes on pixels</h2>{table}{small_print(text)}</section>"
 
 
 def _registration(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -292,7 +290,7 @@ def _registration(rows: Sequence[Mapping[str, Any]]) -> str:
     )
     if len(rows) > 16:
         table = f"<details><summary>All {len(rows)} dates</summary>{table}</details>"
-    text = _note(
+    text = small_print(
         "Shift of each date against the first, pixels; positive lies further down or to the right. "
         "Up to 0.2 px it fits; up to 0.5 px its probabilities were moved by as much; beyond that "
         "a date is refused unless it is accepted on purpose."

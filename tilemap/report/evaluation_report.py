@@ -15,7 +15,8 @@ import numpy.typing as npt
 from tilemap.geometry import Window
 from tilemap.report.accuracy_charts import heat_map, reliability
 from tilemap.report.charts import percent
-from tilemap.report.html import STYLE, TALLEST, WIDEST
+from tilemap.report.html import TALLEST, WIDEST
+from tilemap.report.page import page
 from tilemap.report.quicklook import BACKGROUND, png_bytes, preview
 from tilemap.stores.sidecars import write_text
 
@@ -74,12 +75,7 @@ def render_evaluation(record: Mapping[str, Any], picture: bytes) -> str:
             _details(record),
         ]
     )
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{STYLE.read_text()}</style></head>"
-        f"<body><main>{body}</main></body></html>\n"
-    )
+    return page(title, body)
 
 
 def _headline(figures: Mapping[str, Any]) -> str:

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from tilemap.report.charts import BoxRow, bars, boxes, histogram, percent, percentile
+from tilemap.report.page import duration, fact_table, listed, many, page, small_print
 from tilemap.stores.maps import Seam
 from tilemap.stores.sidecars import ClassRow, write_text
 
-STYLE = Path(__file__).with_name("report.css")
 WIDEST, TALLEST = 1064, 720  # a picture on the page, CSS pixels
 
 
@@ -111,12 +111,7 @@ def render(data: ReportData) -> str:
             _details(data),
         ]
     )
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(data.title)}</title><style>{STYLE.read_text()}</style></head>"
-        f"<body><main>{body}</main></body></html>\n"
-    )
+    return page(data.title, body)
 
 
 def write_report(path: Path, data: ReportData) -> None:
@@ -145,18 +140,11 @@ def _alerts(data: ReportData) -> str:
         what = "1 tile is" if count == 1 else f"{count:,} tiles are"
         parts.append(
             f'<div class="alert bad"><strong>{what} missing from this map.</strong>'
-            f"{_list(data.quarantined)}</div>"
+            f"{listed(data.quarantined)}</div>"
         )
     if data.warnings:
-        parts.append(f'<div class="alert">{_list(data.warnings)}</div>')
+        parts.append(f'<div class="alert">{listed(data.warnings)}</div>')
     return "".join(parts)
-
-
-def _list(items: Sequence[str], most: int = 20) -> str:
-    shown = [f"<li>{escape(item)}</li>" for item in items[:most]]
-    if len(items) > most:
-        shown.append(f"<li>and {len(items) - most:,} more, see run.json</li>")
-    return f"<ul>{''.join(shown)}</ul>"
 
 
 def _quicklook(data: ReportData) -> str:
@@ -204,7 +192,7 @@ def _classes(data: ReportData) -> str:
         f"<section><h2>{'Area' if known else 'Pixels'} by class</h2>"
         '<table class="classes"><thead><tr><th></th><th>Class</th><th class="wide"></th>'
         f'<th class="number">Share</th>{area}<th class="number">Pixels</th></tr></thead>'
-        f"<tbody>{''.join(lines)}{total}</tbody></table>{_note(' '.join(notes))}</section>"
+        f"<tbody>{''.join(lines)}{total}</tbody></table>{small_print(' '.join(notes))}</section>"
     )
 
 
@@ -236,7 +224,7 @@ def _confidence(counts: Sequence[int]) -> str:
     mean = sum(index * count for index, count in enumerate(counts)) / total
     return (
         f"<section><h2>Confidence</h2>{histogram(counts)}"
-        + _note(
+        + small_print(
             f"Probability of the class chosen, percent of pixels per 5 %. Median "
             f"{percentile(counts, 0.5)} %, mean {mean:.0f} %; {percent(low)} of the pixels are "
             "below 50 %."
@@ -258,7 +246,7 @@ def _uncertainty(measure: str, counts: Sequence[int]) -> str:
         "of the pixels are below 10 %.",
     }
     chart = histogram(counts, name=measure)
-    note = _note(text.get(measure, ""))
+    note = small_print(text.get(measure, ""))
     return f"<section><h2>{escape(measure.capitalize())}</h2>{chart}{note}</section>"
 
 
@@ -270,7 +258,7 @@ def _seam(seam: Seam | None) -> str:
     if seam is None:
         return ""
     if not seam.pixels:
-        alone = _note("One tile covers the scene: it has no seams.")
+        alone = small_print("One tile covers the scene: it has no seams.")
         return f"<section><h2>Seams</h2>{alone}</section>"
     text = (
         f"Where two tiles meet, both predict: {seam.differ:,} of {seam.pixels:,} pixels compared "
@@ -279,7 +267,7 @@ def _seam(seam: Seam | None) -> str:
     )
     return (
         f'<section><h2>Seams</h2><p class="figure">{percent(seam.differ / seam.pixels)}</p>'
-        f'<p class="unit">of labels disagree between tiles</p>{_note(text)}</section>'
+        f'<p class="unit">of labels disagree between tiles</p>{small_print(text)}</section>'
     )
 
 
@@ -297,7 +285,7 @@ def _domain(report: Mapping[str, Any]) -> str:
             rows.append(BoxRow(name, (one, q1, middle, q3, last), accent, hint))
     far = max(bands, key=lambda band: band["outside"])
     unit = "reflectance" if report["units"] == "reflectance" else "stored numbers"
-    note = _note(
+    note = small_print(
         f"In {unit}: line 1 to 99 %, box 25 to 75 %, mark 50 % of the pixels; gray what "
         f"{report['model']} was trained on, in colour this scene. Farthest out is {far['name']}: "
         f"{percent(far['outside'])} of its pixels lie beyond the training's line."
@@ -316,9 +304,9 @@ def _speed(data: ReportData) -> str:
         parts.append(
             f'<div><p class="figure">{speed.mpx_per_s:,.2f}</p>'
             '<p class="unit">million pixels per second</p>'
-            + _note(
-                f"{speed.pixels / 1e6:,.1f} million pixels in {_duration(speed.seconds)}, "
-                f"{_many(speed.tiles, 'tile')} on {_many(speed.workers, 'worker')}{again}."
+            + small_print(
+                f"{speed.pixels / 1e6:,.1f} million pixels in {duration(speed.seconds)}, "
+                f"{many(speed.tiles, 'tile')} on {many(speed.workers, 'worker')}{again}."
             )
             + "</div>"
         )
@@ -327,32 +315,14 @@ def _speed(data: ReportData) -> str:
     return "".join(parts) + "</div></section>"
 
 
-def _many(count: int, what: str) -> str:
-    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
-
-
-def _duration(seconds: float) -> str:
-    """Seconds for people.
-
-    >>> _duration(3.21), _duration(75), _duration(7384)
-    ('3.2 s', '1 min 15 s', '2 h 03 min')
-    """
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min"
-
-
 def _details(data: ReportData) -> str:
     parts = [
-        _facts("Model", data.model),
-        _facts("Settings", data.settings),
-        _facts("Versions", data.versions),
+        fact_table("Model", data.model),
+        fact_table("Settings", data.settings),
+        fact_table("Versions", data.versions),
     ]
     if data.inputs:
-        parts.append(f'<section class="full"><h3>Inputs</h3>{_list(data.inputs)}</section>')
+        parts.append(f'<section class="full"><h3>Inputs</h3>{listed(data.inputs)}</section>')
     if data.products:
         lines = "".join(
             f'<tr><td>{escape(name)}</td><td class="number">{size / 1e6:,.2f} MB</td>'
@@ -365,27 +335,3 @@ def _details(data: ReportData) -> str:
         )
     body = "".join(parts)
     return f'<h2>What was run</h2><div class="details">{body}</div>' if body else ""
-
-
-def _facts(title: str, facts: Mapping[str, object]) -> str:
-    if not facts:
-        return ""
-    lines = "".join(
-        f"<tr><th>{escape(name)}</th><td>{escape(_plain(value))}</td></tr>"
-        for name, value in facts.items()
-    )
-    return f"<section><h3>{escape(title)}</h3><table>{lines}</table></section>"
-
-
-def _plain(value: object) -> str:
-    if value is None:
-        return "none"
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_plain(item)}" for key, item in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(_plain(item) for item in value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _note(text: str) -> str:
-    return f'<p class="note">{escape(text)}</p>' if text else ""
