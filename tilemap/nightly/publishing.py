@@ -1,0 +1,190 @@
+"""A finished run becomes a product: staged beside its place, named in one step, then catalogued.
+
+The catalog's commit lies inside the ledger's, and both inside the check of the lock: whoever lost
+the lock publishes nothing, and a kill leaves either the product before or the product after.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tilemap.directory import OURS, RUN_FILE, read_json
+from tilemap.errors import OutputError, StoreError
+from tilemap.nightly.cataloging import sync_catalog
+from tilemap.nightly.config import NightlyConfig
+from tilemap.nightly.doing import Made
+from tilemap.nightly.facts import Product
+from tilemap.nightly.ledger import product_to_json
+from tilemap.nightly.places import Places
+from tilemap.nightly.works import Work
+
+if TYPE_CHECKING:
+    from tilemap.nightly.ledger import Ledger
+    from tilemap.nightly.lock import Lock
+
+ITEM, WORK = "item.json", "work.json"
+
+
+def publish(
+    work: Work, made: Made, config: NightlyConfig, places: Places, ledger: Ledger, lock: Lock
+) -> Product:
+    """Publish what a run left, whole.
+
+    Raises:
+        LostLockError: if the lock was taken over; nothing is published then.
+        OutputError: if the disk is full; nothing is left behind then.
+    """
+    final = places.product(work.area, work.id, work.digest)
+    staged = final.with_name(f".staged-{final.name}")
+    try:
+        product = stage(work, made, places, staged, final)
+        with ledger.publishing(lock) as publication:
+            staged.rename(final)
+            sync_folder(final.parent)
+            publication.add(product)
+            sync_catalog(config, places, publication.products())
+    except OSError as error:
+        if isinstance(error, StoreError | OutputError):
+            raise
+        raise OutputError(
+            f"cannot publish {product_name(work)} into {places.products}: {error.strerror}"
+        ) from error
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+    return product
+
+
+def product_name(work: Work) -> str:
+    """For a person."""
+    return f"{work.area}/{work.id}"
+
+
+def stage(work: Work, made: Made, places: Places, staged: Path, final: Path) -> Product:
+    """Fill a folder with a run's products, their STAC item and ``work.json``, all on the disk.
+
+    Args:
+        work: that was done.
+        made: what came of it.
+        places: of the passes.
+        staged: folder to fill; one that an earlier pass left is removed.
+        final: its name when it is published.
+    """
+    shutil.rmtree(staged, ignore_errors=True)
+    staged.mkdir(parents=True)
+    names = _map_files(made.run) if work.kind == "map" else _change_files(made.record)
+    for name in names:
+        link_or_copy(made.run / name, staged / name)
+    item = _item(work, made, places, staged, final)
+    product = Product(
+        area=work.area,
+        kind=work.kind,
+        id=work.id,
+        version=final.name,
+        digest=work.digest,
+        result=str(made.record["digest"]),
+        day=work.day or _day(made.record),
+        status=made.status,
+        folder=final.relative_to(places.products).as_posix(),
+        run=made.run.relative_to(places.root).as_posix(),
+        item=item,
+        published=datetime.now(UTC).replace(microsecond=0),
+        pixels=made.pixels,
+        km2=made.km2,
+        seconds=round(made.seconds, 3),
+        sources=sources_of(work),
+        fingerprint=work.fingerprint,
+    )
+    _write(staged / ITEM, item)
+    _write(staged / WORK, product_to_json(product))
+    for path in staged.iterdir():
+        _sync(path, os.O_RDONLY)
+    sync_folder(staged)
+    return product
+
+
+def sources_of(work: Work) -> dict[str, str]:
+    """Title and address of what a work is made of."""
+    if work.kind == "map":
+        return {Path(source).name: source for source in work.sources}
+    return {str(product.day): f"{product.folder}/{ITEM}" for product in work.dates}
+
+
+def _map_files(run: Path) -> list[str]:
+    return [name for name in OURS if (run / name).is_file()]
+
+
+def _change_files(record: Mapping[str, Any]) -> list[str]:
+    names = {*record["products"], *record["files"], "report.html", RUN_FILE}
+    return sorted(names - {ITEM})
+
+
+def _item(work: Work, made: Made, places: Places, staged: Path, final: Path) -> dict[str, Any]:
+    from tilemap.stores.catalog import member
+
+    name = f"{work.area}-{work.id}"
+    if work.kind == "map":
+        from tilemap.stores.landcover_item import landcover_item
+
+        item = landcover_item(staged, item_id=name, sources=sources_of(work), day=work.day)
+    else:
+        item = read_json(made.run / ITEM)
+        if item is None:
+            raise StoreError(f"{made.run} must have an {ITEM}, it has none")
+        item["id"] = name
+        item["links"] = [
+            {
+                "rel": "derived_from",
+                "href": os.path.relpath(places.products / product.folder / ITEM, final),
+                "type": "application/geo+json",
+                "title": str(product.day),
+            }
+            for product in work.dates
+        ]
+    return member(item, work.area, title=work.area)
+
+
+def _day(record: Mapping[str, Any]) -> date | None:
+    known = record.get("scene", {}).get("date")
+    return None if known is None else datetime.fromisoformat(known).date()
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """The same bytes under another name: a link where the file system can, else a copy.
+
+    A run replaces its files by renaming new ones into place, so that a link keeps the old bytes.
+    """
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _write(path: Path, value: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def _sync(path: Path, flags: int) -> None:
+    handle = os.open(path, flags)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush the names in a folder to the disk."""
+    _sync(folder, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def leftovers(places: Places) -> Iterable[Path]:
+    """Folders that a kill left half staged or half removed."""
+    if not places.products.is_dir():
+        return ()
+    found = (*places.products.glob("*/*/.staged-*"), *places.products.glob("*/*/.removed-*"))
+    return tuple(path for path in found if path.is_dir())

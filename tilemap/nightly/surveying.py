@@ -1,0 +1,171 @@
+"""What there is and what is to be done about it: looked up, nothing done."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tilemap.errors import ModelError
+from tilemap.nightly.config import AreaTable, NightlyConfig
+from tilemap.nightly.facts import Found, Problem, Product, Quarantine
+from tilemap.nightly.places import Places
+from tilemap.nightly.works import (
+    Work,
+    change_work,
+    dates_of,
+    decide,
+    in_order,
+    map_digest,
+    wanted,
+)
+
+if TYPE_CHECKING:
+    from tilemap.nightly.ledger import Ledger
+
+
+@dataclass
+class Survey:
+    """What a pass found before it did anything.
+
+    Args:
+        maps: scenes to map, in order.
+        skipped: scenes that were done before.
+        copying: scenes left for the next pass.
+        set_aside: scenes in quarantine that are still as they were.
+        problems: sources that could not be looked through, models that are not there.
+        seen: ids of the scenes found, by area; only of areas all of whose sources were looked
+            through.
+        notes: for people.
+    """
+
+    maps: list[Work] = field(default_factory=list)
+    skipped: int = 0
+    copying: list[Found] = field(default_factory=list)
+    set_aside: list[Quarantine] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    seen: dict[str, set[str]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def survey(
+    config: NightlyConfig, areas: Sequence[AreaTable], ledger: Ledger, now: datetime, write: bool
+) -> Survey:
+    """Look through the sources of all areas and compare with the ledger.
+
+    Args:
+        config: of the passes.
+        areas: those to look at.
+        ledger: what is known.
+        now: the time of day.
+        write: tell the ledger what was seen.
+    """
+    found = Survey()
+    for area in areas:
+        _survey_area(config, area, ledger, now, write, found)
+    found.maps = in_order(found.maps)
+    return found
+
+
+def _survey_area(
+    config: NightlyConfig,
+    area: AreaTable,
+    ledger: Ledger,
+    now: datetime,
+    write: bool,
+    survey: Survey,
+) -> None:
+    from tilemap.nightly.discovery import discover
+
+    known = {row.found.id: row.found.fingerprint for row in ledger.scenes(area.name)}
+    scenes, problems = discover(
+        area, config, now.timestamp(), lambda key, fingerprint: known.get(key) == fingerprint
+    )
+    survey.problems += problems
+    if not problems:
+        survey.seen[area.name] = {scene.id for scene in scenes}
+    if write:
+        for scene in scenes:
+            ledger.see(scene, now)
+        if not problems:
+            ledger.gone(area.name, survey.seen[area.name], now)
+    try:
+        models = model_identities(config, area)
+    except ModelError as error:
+        survey.problems.append(Problem(area.name, ", ".join(config.models(area)), str(error)))
+        return
+    options = config.segment_options(area)
+    keep = wanted(scenes, ledger.products(area=area.name), config.retention.keep_dates)
+    for scene in scenes:
+        if scene.id not in keep:
+            continue
+        if scene.state == "copying":
+            survey.copying.append(scene)
+            continue
+        work = Work(
+            area.name, "map", scene.id, map_digest(scene.fingerprint, models, options), scene.day,
+            "", area.priority, scene.sources, scene.fingerprint,
+        )  # fmt: skip
+        decided = decide(work, ledger, config.nightly.attempts)
+        if decided is None:
+            survey.skipped += 1
+        elif isinstance(decided, Quarantine):
+            survey.set_aside.append(decided)
+        else:
+            survey.maps.append(decided)
+
+
+def model_identities(config: NightlyConfig, area: AreaTable) -> list[dict[str, Any]]:
+    """What decides the result of the models of an area.
+
+    Raises:
+        ModelError: if one is not there.
+    """
+    from tilemap.models import registry
+
+    return [registry.resolve(model).card.identity() for model in config.models(area)]
+
+
+def survey_series(
+    config: NightlyConfig, area: AreaTable, ledger: Ledger, places: Places, survey: Survey
+) -> Work | Quarantine | None:
+    """What is to be done about the series of an area whose scenes are done.
+
+    Maps of another model or of other options than the area's of now are left out.
+    """
+    if not area.series:
+        return None
+    models, options = model_identities(config, area), config.segment_options(area)
+    listed = [
+        product
+        for product in ledger.products(area=area.name)
+        if product.kind == "map"
+        and product.digest == map_digest(product.fingerprint, models, options)
+        and (places.root / product.run).is_dir()
+    ]
+    dates, notes = dates_of(listed)
+    survey.notes += [note for note in notes if note not in survey.notes]
+    if len(dates) < 2:
+        return None
+    change = config.change_options(area)
+    work = change_work(area.name, dates, change, area.priority, _masks(change, dates))
+    return decide(work, ledger, config.nightly.attempts)
+
+
+def _masks(options: dict[str, Any], dates: Sequence[Product]) -> list[list[int]] | None:
+    """Size and time of each date's mask; [] for one that is not there."""
+    template = options.get("mask")
+    if template is None:
+        return None
+    found = []
+    for product in dates:
+        path = Path(template.format(scene=product.id))
+        try:
+            state = path.stat()
+        except OSError:
+            found.append([])
+        else:
+            found.append([state.st_size, state.st_mtime_ns])
+    return found
