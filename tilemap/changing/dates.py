@@ -23,11 +23,7 @@ from tilemap.stores.inputs import find_inputs
 from tilemap.stores.masks import Rule
 from tilemap.stores.probabilities import FILE, ProbabilityStore
 from tilemap.stores.rasters import describe
-from tilemap.stores.sensors import date_of_file
-
-_YEAR = re.compile(r"(?<!\d)(18|19|20|21)\d\d(?!\d)")
-MIDDLE = (7, 1)
-"""Month and day of a date of which only the year is known."""
+from tilemap.stores.sensors import MIDDLE, day_of_name
 
 
 @dataclass(frozen=True)
@@ -162,24 +158,6 @@ def day_of(text: str, said: str | None, request: SceneRequest) -> tuple[datetime
         )
     day, note = found
     return day, None if note is None else f"{text}: {note}"
-
-
-def day_of_name(name: str) -> tuple[datetime.date, str | None] | None:
-    """The day in a name, and a note if there is only a year.
-
-    >>> day_of_name("y1985")
-    (datetime.date(1985, 7, 1), 'only the year is known, taken as 1985-07-01')
-    >>> day_of_name("LC08_20200518_T1")[0].isoformat()
-    '2020-05-18'
-    """
-    exact = date_of_file(name)
-    if exact is not None:
-        return exact.date(), None
-    year = _YEAR.search(name)
-    if year is None:
-        return None
-    day = datetime.date(int(year[0]), *MIDDLE)
-    return day, f"only the year is known, taken as {day.isoformat()}"
 
 
 def parse_day(text: str) -> datetime.date:

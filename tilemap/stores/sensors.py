@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import PurePath
 from types import MappingProxyType
 
@@ -114,6 +114,9 @@ _BAND_IN_NAME = re.compile(
     r"_(?:sr_|st_|toa_)?(b(?:0?[1-9]|1[0-2]|8a))(?:_\d{2}m)?$", re.IGNORECASE
 )
 _WORD_IN_NAME = re.compile(r"(?:^|[_.\-])([a-z]+\d{0,2})$", re.IGNORECASE)
+_YEAR = re.compile(r"(?<!\d)(18|19|20|21)\d\d(?!\d)")
+MIDDLE = (7, 1)
+"""Month and day of a date of which only the year is known."""
 _DATE = re.compile(r"(?<!\d)((?:19|20)\d{2})(-?)(0[1-9]|1[0-2])\2(0[1-9]|[12]\d|3[01])(?!\d)")
 
 
@@ -204,10 +207,36 @@ def name_of_file(path: str, sensor: str | None = None) -> str | None:
 
 def date_of_file(path: str) -> datetime | None:
     """The first date in a file's name (2020-05-18 or 20200518), midnight UTC, if it has one."""
-    match = _DATE.search(PurePath(path).stem)
+    return date_in(PurePath(path).stem)
+
+
+def date_in(text: str) -> datetime | None:
+    """The first date in a text, as ``date_of_file``; what follows a dot counts too."""
+    match = _DATE.search(text)
     if not match:
         return None
     try:
         return datetime(int(match[1]), int(match[3]), int(match[4]), tzinfo=UTC)
     except ValueError:
         return None
+
+
+def day_of_name(name: str) -> tuple[date, str | None] | None:
+    """The day in a name, and a note if there is only a year.
+
+    >>> day_of_name("y1985")
+    (datetime.date(1985, 7, 1), 'only the year is known, taken as 1985-07-01')
+    >>> day_of_name("LC08_20200518_T1")[0].isoformat()
+    '2020-05-18'
+    """
+    exact = date_of_file(name)
+    if exact is not None:
+        return exact.date(), None
+    day = year_in(name)
+    return None if day is None else (day, f"only the year is known, taken as {day.isoformat()}")
+
+
+def year_in(text: str) -> date | None:
+    """The middle of the first year in a text, if it has one."""
+    year = _YEAR.search(text)
+    return None if year is None else date(int(year[0]), *MIDDLE)
