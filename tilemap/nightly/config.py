@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic import model_validator as check
 
+from tilemap.cluster.table import TABLES as CLUSTER_TABLES
 from tilemap.cluster.table import ClusterTable
 from tilemap.config_problem import first_problem
 from tilemap.errors import ConfigError
@@ -295,6 +296,7 @@ _TABLES: dict[str, type[BaseModel]] = {
     "areas.change": ChangeTable,
     "areas.stac": StacTable,
     "cluster": ClusterTable,
+    **{f"cluster.{name}": table for name, table in CLUSTER_TABLES.items()},
     "catalog": CatalogTable,
     "publish": PublishTable,
     "retention": RetentionTable,
@@ -381,6 +383,7 @@ def _with_paths(config: NightlyConfig, folder: Path) -> NightlyConfig:
         "model": models(config.model),
         "segment": options(config.segment),
         "change": options(config.change),
+        "cluster": config.cluster.relative_to(folder),
         "nightly": config.nightly.model_copy(update={"root": found(config.nightly.root)}),
         "publish": config.publish.model_copy(update={"to": found(config.publish.to)}),
         "tell": config.tell.model_copy(update={"prometheus": found(config.tell.prometheus)}),

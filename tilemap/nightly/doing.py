@@ -139,7 +139,7 @@ def _map(
         **config.segment_options(area),
         "probabilities": area.series,
         "keep_stores": config.retention.stores,
-        "cluster": config.cluster,
+        "cluster": config.cluster.model_dump(exclude_unset=True),
         "allow_hosts": config.remote.allow_hosts,
     }
     prepared = api.plan(work.sources, model=config.models(area), out=out, **options)
@@ -169,7 +169,7 @@ def _compare(
             **options,
             "dates": [str(product.day) for product in work.dates],
             "masks": [mask.format(scene=p.id) for p in work.dates] if mask is not None else (),
-            "cluster": config.cluster,
+            "cluster": config.cluster.model_dump(exclude_unset=True),
         },
     )
     prepared = prepare_series(settings, out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
 import traceback
@@ -111,11 +112,13 @@ def _dry(request: PassRequest, places: Places, areas: Sequence[AreaTable]) -> Pa
         busy = {work.area for work in found.maps}
         set_aside = ledger.quarantines()
         for area in areas:
-            work = survey_series(request.config, area, ledger, places, found)
             if area.name in busy and area.series:
-                waiting.append(Waiting(area.name, "change", "change", None, "after its scenes"))
-            elif isinstance(work, Work):
-                waiting.append(work.waiting)
+                waiting.append(Waiting(area.name, "change", CHANGE_ID, None, "after its scenes"))
+                continue
+            with contextlib.suppress(ModelError):  # told among the problems
+                work = survey_series(request.config, area, ledger, places, found)
+                if isinstance(work, Work):
+                    waiting.append(work.waiting)
     return PassOutcome(
         id=_stamp(started), root=str(places.root), config=request.file, host=socket.gethostname(),
         started=started, ended=datetime.now(UTC), seconds=time.monotonic() - clock, status="ok",
