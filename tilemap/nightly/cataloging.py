@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
-from pathlib import Path
 
 from tilemap.nightly.config import NightlyConfig
 from tilemap.nightly.facts import Product
 from tilemap.nightly.places import Places
+from tilemap.stores.catalog import (
+    ITEM_FILE,
+    CatalogFacts,
+    CollectionFacts,
+    Member,
+    build_catalog,
+    build_collection,
+)
+from tilemap.stores.catalog_tree import TreeChange, write_tree
 
 
-def sync_catalog(
-    config: NightlyConfig, places: Places, products: Sequence[Product]
-) -> tuple[Path, ...]:
+def sync_catalog(config: NightlyConfig, places: Places, products: Sequence[Product]) -> TreeChange:
     """Bring the catalog on disk to these products.
 
     Args:
@@ -24,27 +30,16 @@ def sync_catalog(
     Returns:
         The files written; none where nothing changed.
     """
-    from tilemap.stores.catalog import (
-        CatalogFacts,
-        CollectionFacts,
-        build_catalog,
-        build_collection,
-        write_tree,
-    )
-
     about = config.catalog
-    facts = CatalogFacts(about.id, about.title, about.description)
     titles = {area.name: area.title or area.name for area in config.areas}
-    collections = {}
-    by_area = sorted((p for p in products if p.listed), key=lambda p: (p.area, p.folder))
-    for area, group in groupby(by_area, key=lambda p: p.area):
-        collection = CollectionFacts(
-            area,
-            titles.get(area, area),
-            f"{about.description} {titles.get(area, area)}.",
-            about.license,
-            about.keywords,
+    collections = []
+    ordered = sorted(products, key=lambda product: product.area)
+    for area, group in groupby(ordered, key=lambda product: product.area):
+        title = titles.get(area, area)
+        facts = CollectionFacts(
+            area, title, f"{title}. {about.description}", about.license, about.keywords
         )
-        items = {p.folder.removeprefix(f"{area}/") + "/item.json": p.item for p in group}
-        collections[area] = build_collection(collection, items)
-    return write_tree(places.products, build_catalog(facts, collections), collections)
+        members = [Member(p.item, f"{p.folder}/{ITEM_FILE}") for p in group]
+        collections.append(build_collection(facts, members))
+    catalog = build_catalog(CatalogFacts(about.id, about.title, about.description), collections)
+    return write_tree(places.products, catalog, collections)

@@ -250,7 +250,7 @@ class _Pass:
         """
         if self.budget is not None and time.monotonic() - self.clock >= self.budget:
             raise _OverError
-        self.lock.check()
+        self.lock.verify()
         trial = Trial(work, datetime.now(UTC), time.monotonic())
         attempt = self.ledger.start(
             self.id, work.area, work.kind, work.id, work.digest, trial.started

@@ -20,8 +20,8 @@ from tilemap.nightly.cataloging import sync_catalog
 from tilemap.nightly.config import NightlyConfig
 from tilemap.nightly.doing import Made
 from tilemap.nightly.facts import Product
-from tilemap.nightly.ledger import product_to_json
 from tilemap.nightly.places import Places
+from tilemap.nightly.rows import product_to_json
 from tilemap.nightly.works import Work
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def publish(
             staged.rename(final)
             sync_folder(final.parent)
             publication.add(product)
-            sync_catalog(config, places, publication.products())
+            sync_catalog(config, places, ledger.products())
     except OSError as error:
         if isinstance(error, StoreError | OutputError):
             raise
@@ -136,7 +136,6 @@ def _item(work: Work, made: Made, places: Places, staged: Path, final: Path) -> 
         item = read_json(made.run / ITEM)
         if item is None:
             raise StoreError(f"{made.run} must have an {ITEM}, it has none")
-        item["id"] = name
         item["links"] = [
             {
                 "rel": "derived_from",
@@ -146,7 +145,8 @@ def _item(work: Work, made: Made, places: Places, staged: Path, final: Path) -> 
             }
             for product in work.dates
         ]
-    return member(item, work.area, title=work.area)
+    href = f"{final.relative_to(places.products).as_posix()}/{ITEM}"
+    return dict(member(item, href, name).item)
 
 
 def _day(record: Mapping[str, Any]) -> date | None:

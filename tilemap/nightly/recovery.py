@@ -43,4 +43,4 @@ def recover(
             publication.unlist(product, now)
             text = f"{product.folder} is gone from disk; it is made again"
             log.event("lost", "warning", text)
-        sync_catalog(config, places, publication.products())
+        sync_catalog(config, places, ledger.products())

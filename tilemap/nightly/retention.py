@@ -126,7 +126,7 @@ def retain(
             for product in old:
                 publication.unlist(product, now)
                 log.event("unlisted", text=f"no longer in the catalog: {product.folder}")
-            sync_catalog(config, places, publication.products())
+            sync_catalog(config, places, ledger.products())
     removed = []
     every = ledger.products(listed=None)
     kept = {product.run for product in every if product.listed}
