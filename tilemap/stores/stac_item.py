@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +26,7 @@ from tilemap.stores.footprint import footprint
 from tilemap.stores.grids import apply
 from tilemap.stores.raster_profile import RasterProfile
 from tilemap.stores.sidecars import write_text
+from tilemap.stores.stac_links import address, source_links
 
 VERSION = "1.1.0"
 _BASE = "https://stac-extensions.github.io"
@@ -50,6 +50,7 @@ MEDIA_TYPES = {
     ".qml": "application/xml",
     ".sld": "application/xml",
     ".dbf": "application/x-dbf",
+    ".cpg": "text/plain",
     ".zarr": "application/vnd+zarr",
 }
 UNITS = {"percent": "%", "days": "d"}
@@ -136,7 +137,7 @@ def build_item(facts: ItemFacts, assets: Mapping[str, Asset], folder: Path) -> d
         "id": facts.id,
         "geometry": where.geometry,
         "properties": properties,
-        "links": _links(facts.sources, folder),
+        "links": source_links(facts.sources, folder),
         "assets": described,
     }
     if where.bbox is not None:
@@ -150,7 +151,35 @@ def write_item(path: Path, item: Mapping[str, Any]) -> None:
     Raises:
         StoreError: if it cannot be written.
     """
-    write_text(path, json.dumps(item, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, json_text(item))
+
+
+def json_text(value: Mapping[str, Any]) -> str:
+    """A file of the catalog as text; equal values give equal text."""
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def stamp(moment: Moment, last: bool = False) -> str:
+    """A moment as STAC writes it, in UTC; of a day its begin, or its last second."""
+    return _stamp(_moment(moment, last))
+
+
+def multihash(sha256: str) -> str:
+    """A digest as the file extension writes it: function 0x12 (sha2-256), 0x20 bytes, digest."""
+    return f"1220{sha256}"
+
+
+def measure_file(path: Path) -> tuple[str, int]:
+    """SHA-256 and size in bytes of a file.
+
+    Raises:
+        StoreError: if it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size
+    except OSError as error:
+        raise StoreError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def _properties(facts: ItemFacts) -> dict[str, Any]:
@@ -213,28 +242,10 @@ def _projection(geobox: GeoBox) -> dict[str, Any]:
     }
 
 
-def _links(sources: Mapping[str, str], folder: Path) -> list[dict[str, str]]:
-    links = []
-    for title, href in sources.items():
-        link = {"rel": "derived_from", "href": _address(href, folder), "title": title}
-        if href.endswith((".json", ".geojson")):
-            link["type"] = "application/geo+json"
-        links.append(link)
-    return links
-
-
-def _address(href: str, folder: Path) -> str:
-    """A URL as it is; a path relative to the item, spelled as on disk: readers open it as it is."""
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", href):
-        return href
-    relative = Path(os.path.relpath(Path(href).absolute(), folder.absolute())).as_posix()
-    return relative if relative.startswith("../") else f"./{relative}"
-
-
 def _asset(asset: Asset, folder: Path) -> dict[str, Any]:
     cog = asset.profile is not None
     fields: dict[str, Any] = {
-        "href": _address(str(asset.path), folder),
+        "href": address(str(asset.path), folder),
         "title": asset.title,
         "roles": list(asset.roles),
     }
@@ -245,9 +256,9 @@ def _asset(asset: Asset, folder: Path) -> dict[str, Any]:
         fields.update(_raster(asset.profile))
     digest, size = asset.sha256, asset.bytes
     if (digest is None or size is None) and not asset.path.is_dir():
-        digest, size = _measure(asset.path)
+        digest, size = measure_file(asset.path)
     if digest is not None:
-        fields["file:checksum"] = f"1220{digest}"  # multihash: sha2-256, 32 bytes
+        fields["file:checksum"] = multihash(digest)
     if size is not None:
         fields["file:size"] = size
     return fields
@@ -312,11 +323,3 @@ def _words(names: Mapping[int, str]) -> Sequence[str]:
         word = re.sub(r"[^0-9A-Za-z_]+", "-", name).strip("-").lower() or f"class-{value}"
         words.append(word if word not in words else f"{word}-{value}")
     return words
-
-
-def _measure(path: Path) -> tuple[str, int]:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size
-    except OSError as error:
-        raise StoreError(f"cannot read {path}: {error.strerror or error}") from error
