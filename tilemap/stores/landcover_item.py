@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -54,30 +53,17 @@ OTHERS = {
 """Listed where they are there."""
 
 
-@dataclass(frozen=True)
-class LandcoverFacts:
-    """What ``run.json`` cannot tell of a run.
-
-    Args:
-        id: of the item; empty for ``landcover-<scene>-<run>``.
-        title: for people; empty for one made of scene and day.
-        date: when the scene was seen; None for the date that the run found.
-        sources: address of what was mapped, by title: a path, a URL, a STAC item. ``run.json``
-            knows the names of its inputs only, not where they lie.
-        properties: more fields of the item.
-    """
-
-    id: str = ""
-    title: str = ""
-    date: Moment | None = None
-    sources: Mapping[str, str] = field(default_factory=dict)
-    properties: Mapping[str, Any] = field(default_factory=dict)
-
-
 def landcover_item(
-    run_dir: Path, folder: Path | None = None, facts: LandcoverFacts | None = None
+    run_dir: Path,
+    folder: Path | None = None,
+    *,
+    item_id: str = "",
+    title: str = "",
+    day: Moment | None = None,
+    sources: Mapping[str, str] | None = None,
+    properties: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The item of a finished run; the same run and facts give the same item.
+    """The item of a finished run; the same run and arguments give the same item.
 
     ``datetime`` is when the scene was seen. A scene whose date nobody knows gets the moment its
     run ended, and ``tilemap:dated_by`` says so: "scene", "given" or "run".
@@ -85,41 +71,49 @@ def landcover_item(
     Args:
         run_dir: where the run lies now.
         folder: where its files and the item will lie; None for ``run_dir``.
-        facts: what ``run.json`` does not tell.
+        item_id: empty for ``landcover-<scene>-<run>``.
+        title: for people; empty for one made of scene and day.
+        day: when the scene was seen; None for the date that the run found.
+        sources: address of what was mapped, by title: a path, a URL, a STAC item. ``run.json``
+            knows the names of its inputs only, not where they lie.
+        properties: more fields of the item.
 
     Raises:
         StoreError: if there is no finished run, or a product is not what ``run.json`` says.
     """
-    facts, folder = facts or LandcoverFacts(), folder or run_dir
+    folder = folder or run_dir
     record = _read_record(run_dir)
-    assets = {
-        **{file.key: _raster(run_dir, folder, name, record) for name, file in _rasters(record)},
-        **{
-            file.key: _other(run_dir, folder, name)
-            for name, file in OTHERS.items()
-            if (run_dir / name).exists()
-        },
+    rasters = {
+        RASTERS[name].key: _raster(run_dir, folder, name, record)
+        for name in RASTERS
+        if name in record["products"]
     }
-    looks = assets["landcover"].profile
+    others = {
+        file.key: _other(run_dir, folder, name)
+        for name, file in OTHERS.items()
+        if (run_dir / name).exists()
+    }
+    looks = rasters["landcover"].profile
     assert looks is not None
-    scene, model = record["scene"], record["identity"]["model"]
-    start, dated_by = _date(record, facts)
-    day = "" if dated_by == "run" else f", {stamp(start)[:10]}"
-    return build_item(
-        ItemFacts(
-            id=facts.id or f"landcover-{scene['name']}-{record['digest'][:8]}",
-            title=facts.title or f"Land cover, {scene['name']}{day}",
-            geobox=looks.geobox,
-            start=start,
-            description=f"Classes of {scene['name']} by the model {model['name']}.",
-            sources=facts.sources,
-            lineage=_lineage(record),
-            software={name: str(version) for name, version in record["versions"].items()},
-            properties={**_properties(record), "tilemap:dated_by": dated_by, **facts.properties},
-        ),
-        assets,
-        folder,
+    scene, model = record["scene"]["name"], record["identity"]["model"]["name"]
+    start, dated_by = _date(record, day)
+    when = "" if dated_by == "run" else f", {stamp(start)[:10]}"
+    facts = ItemFacts(
+        id=item_id or f"landcover-{scene}-{record['digest'][:8]}",
+        title=title or f"Land cover, {scene}{when}",
+        geobox=looks.geobox,
+        start=start,
+        description=f"Classes of {scene} by the model {model}.",
+        sources=sources or {},
+        lineage=_lineage(record),
+        software={name: str(version) for name, version in record["versions"].items()},
+        properties={
+            **_properties(record),
+            "tilemap:dated_by": dated_by,
+            **(properties or {}),
+        },
     )
+    return build_item(facts, {**rasters, **others}, folder)
 
 
 def _read_record(run_dir: Path) -> dict[str, Any]:
@@ -133,10 +127,6 @@ def _read_record(run_dir: Path) -> dict[str, Any]:
     if not isinstance(record, dict) or CLASS_MAP not in record.get("products", {}):
         raise StoreError(f"{path} must be of tilemap segment: it names no {CLASS_MAP}")
     return record
-
-
-def _rasters(record: Mapping[str, Any]) -> list[tuple[str, _File]]:
-    return [(name, file) for name, file in RASTERS.items() if name in record["products"]]
 
 
 def _raster(run_dir: Path, folder: Path, name: str, record: Mapping[str, Any]) -> Asset:
@@ -161,9 +151,9 @@ def _other(run_dir: Path, folder: Path, name: str) -> Asset:
     return Asset(folder / name, file.title, None, file.roles, digest, size)
 
 
-def _date(record: Mapping[str, Any], facts: LandcoverFacts) -> tuple[Moment, str]:
-    if facts.date is not None:
-        return facts.date, "given"
+def _date(record: Mapping[str, Any], day: Moment | None) -> tuple[Moment, str]:
+    if day is not None:
+        return day, "given"
     if record["scene"]["date"] is not None:
         return datetime.fromisoformat(record["scene"]["date"]), "scene"
     return datetime.fromisoformat(record["finished"]), "run"
