@@ -129,9 +129,12 @@ def _item(work: Work, made: Made, places: Places, staged: Path, final: Path) -> 
 
     name = f"{work.area}-{work.id}"
     if work.kind == "map":
-        from tilemap.stores.landcover_item import landcover_item
+        from tilemap.stores.landcover_item import LandcoverFacts, landcover_item
 
-        item = landcover_item(staged, item_id=name, sources=sources_of(work), day=work.day)
+        known = made.record["scene"]["date"]
+        day = work.day if known is None else None
+        facts = LandcoverFacts(id=name, date=day, sources=sources_of(work))
+        item = landcover_item(staged, final, facts)
     else:
         item = read_json(made.run / ITEM)
         if item is None:
