@@ -40,7 +40,8 @@ class SceneRequest:
     """What the user asked to be mapped; saved in ``run.json`` by ``dataclasses.asdict``.
 
     Args:
-        sources: files, folders of files, or STAC items (.json).
+        sources: files, folders of files, or STAC items (.json); files and items may be addresses
+            (``https://``, ``s3://``).
         bands: common names to read, in this order (a model's bands); None for all there are.
         band_names: what the bands of the files are called, file by file, instead of what the
             files say; for files with the same number of bands once is enough.
@@ -51,6 +52,8 @@ class SceneRequest:
         resolution: pixel size to bring the scene to, in units of its own CRS.
         before: an earlier scene of the same place, as ``sources``; its bands come first, named
             ``before_red`` and so on, those of ``sources`` ``after_red``.
+        allow_hosts: hosts and buckets that may be asked for what is not on this disk:
+            ``example.org``, ``example.org:8080``, ``*.example.org``, ``s3://bucket``.
 
     Raises:
         SceneError: if an argument cannot hold.
@@ -65,9 +68,10 @@ class SceneRequest:
     like: str | None = None
     resolution: float | None = None
     before: tuple[str, ...] = ()
+    allow_hosts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for field in ("sources", "bands", "band_names", "before"):
+        for field in ("sources", "bands", "band_names", "before", "allow_hosts"):
             value = getattr(self, field)
             if isinstance(value, str):
                 raise SceneError(f"{field} must be a list of names, got {value!r}")

@@ -304,11 +304,18 @@ def test_missing_file(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    "path", ["/vsicurl/http://x/a.tif", "http://x/a.tif", "s3://x/a.tif", "/vsizip/a.zip/a.tif"]
+    ("path", "text"),
+    [
+        ("/vsicurl/http://x/a.tif", "must be a local file"),
+        ("/vsizip/a.zip/a.tif", "must be a local file"),
+        ("http://x/a.tif", "--allow-host x"),
+        ("s3://xyz/a.tif", "--allow-host s3://xyz"),
+        ("file:///a.tif", "must begin with"),
+    ],
 )
-def test_nothing_but_local_files(path: str):
-    """Nothing of a scene leads onto the network or into archives."""
-    with pytest.raises(SceneError, match="must be a local file"):
+def test_nothing_but_local_files(path: str, text: str):
+    """Nothing of a scene leads onto the network, unless its host is listed, or into archives."""
+    with pytest.raises(SceneError, match=text):
         opened(path)
 
 

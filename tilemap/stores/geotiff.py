@@ -20,12 +20,13 @@ from tilemap.stores.layers import Arranged, Layer, arrange
 from tilemap.stores.mosaic import Handles
 from tilemap.stores.opening import GDAL_SETTINGS
 from tilemap.stores.rasters import AnyArray, BoolArray
+from tilemap.stores.remote.blocks import RemoteFile
+from tilemap.stores.remote.fingerprint import SAMPLED, remote_fingerprint
 
 __all__ = ["SceneReader", "SceneRequest", "SceneSource", "open_scene"]
 
 BEFORE, AFTER = PREFIXES = ("before_", "after_")
 """How the names of bands begin where two scenes of one place are read as one."""
-_SAMPLED = 64 * 1024  # bytes at each end of a file that its fingerprint reads
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class SceneSource:
     Args:
         scene: its grid and bands.
         layers: which files give which bands, and how they come onto the grid.
-        files: absolute paths that are read.
+        files: absolute paths and addresses that are read.
         warnings: what the user should know, one line each.
     """
 
@@ -48,13 +49,22 @@ class SceneSource:
         """What the files are now, one record each: it changes when the input changes.
 
         Returns:
-            Per file its name, size in bytes, mtime_ns and the SHA-256 of its first and last
-            64 KiB.
+            Per file its name, size in bytes, mtime_ns (a remote one's ETag or day of change as
+            "version") and the SHA-256 of its first and last 64 KiB.
 
         Raises:
             SceneError: if a file is gone.
         """
-        return [_fingerprint(Path(file)) for file in self.files]
+        remote = self._remote
+        return [
+            remote_fingerprint(remote[file]) if file in remote else _fingerprint(Path(file))
+            for file in self.files
+        ]
+
+    @property
+    def _remote(self) -> dict[str, RemoteFile]:
+        rasters = (raster for layer in self.layers for raster in layer.rasters)
+        return {raster.path: raster.remote for raster in rasters if raster.remote is not None}
 
     def open(self) -> SceneReader:
         """A reader, to be used in a ``with`` statement, by one thread."""
@@ -188,10 +198,10 @@ def _fingerprint(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             state = os.fstat(file.fileno())
-            digest = hashlib.sha256(file.read(_SAMPLED))
-            if state.st_size > _SAMPLED:
-                file.seek(max(_SAMPLED, state.st_size - _SAMPLED))
-                digest.update(file.read(_SAMPLED))
+            digest = hashlib.sha256(file.read(SAMPLED))
+            if state.st_size > SAMPLED:
+                file.seek(max(SAMPLED, state.st_size - SAMPLED))
+                digest.update(file.read(SAMPLED))
     except FileNotFoundError as problem:
         raise SceneError(f"no such file: {path}") from problem
     except OSError as problem:

@@ -11,7 +11,8 @@ from pathlib import Path
 from tilemap.errors import SceneError
 from tilemap.scene import SceneRequest
 from tilemap.stores.opening import SUFFIXES, plain_path
-from tilemap.stores.rasters import Raster, RasterBand, describe
+from tilemap.stores.rasters import Raster, RasterBand, describe, find_raster
+from tilemap.stores.remote.address import Address, AllowList, is_address
 from tilemap.stores.sensors import (
     canonical,
     date_of_file,
@@ -30,7 +31,7 @@ class Inputs:
         rasters: in order of precedence.
         name: of the scene, for reports.
         date: when it was observed, if known.
-        elsewhere: assets of STAC items that are not on this disk.
+        elsewhere: assets of STAC items that are not on this disk and may not be fetched.
     """
 
     rasters: tuple[Raster, ...]
@@ -49,20 +50,20 @@ def find_inputs(request: SceneRequest) -> Inputs:
     dates: list[datetime | None] = []
     elsewhere: list[str] = []
     wanted = None if request.bands is None else {canonical(name) for name in request.bands}
+    allow = AllowList.of(request.allow_hosts)
     for source in request.sources:
-        path = plain_path(source)
-        if path.is_dir():
-            found += [(describe(file), ()) for file in _rasters_in(path)]
-        elif path.suffix.lower() in (".json", ".geojson"):
-            item = read_item(str(path))
+        if _is_item(source):
+            item = read_item(source if is_address(source) else str(plain_path(source)), allow)
             dates.append(item.date)
             elsewhere += item.elsewhere
             for asset in item.assets:
                 names = {band.name for band in asset.bands}
                 if wanted is None or None in names or not names or names & wanted:
-                    found.append((describe(str(plain_path(asset.path))), asset.bands))
+                    found.append((find_raster(asset.path, allow), asset.bands))
+        elif not is_address(source) and plain_path(source).is_dir():
+            found += [(describe(file), ()) for file in _rasters_in(plain_path(source))]
         else:
-            found.append((describe(str(path)), ()))
+            found.append((find_raster(source, allow), ()))
     if not found:
         raise SceneError("no asset of the STAC item has a wanted band: " + ", ".join(wanted or ()))
     once: dict[str, tuple[Raster, Sequence[StacBand]]] = {}
@@ -76,6 +77,27 @@ def find_inputs(request: SceneRequest) -> Inputs:
     rasters = [_overridden(raster, request) for raster in _numbered(rasters)]
     date = next((d for d in dates if d is not None), None)
     return Inputs(tuple(rasters), Path(rasters[0].path).stem, date, tuple(elsewhere))
+
+
+def _is_item(source: str) -> bool:
+    """Whether a source is a STAC item: a .json file; an address that does not end like a raster.
+
+    Raises:
+        SceneError: for an address that ends like neither.
+    """
+    if not is_address(source):
+        path = plain_path(source)
+        return path.suffix.lower() in (".json", ".geojson") and not path.is_dir()
+    address = Address.parse(source)
+    suffix = Path(address.name).suffix.lower()
+    if suffix in SUFFIXES:
+        return False
+    if suffix in (".json", ".geojson") or address.scheme != "s3":
+        return True
+    raise SceneError(
+        f"an address must lead to a {', '.join(SUFFIXES)} file or to a STAC item (.json), got "
+        f"{address.shown}"
+    )
 
 
 def _rasters_in(folder: Path) -> list[str]:

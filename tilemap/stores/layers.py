@@ -23,9 +23,10 @@ from tilemap.stores.grids import (
 )
 from tilemap.stores.inputs import Inputs
 from tilemap.stores.mosaic import Handles, Mosaic, join
-from tilemap.stores.opening import plain_path
-from tilemap.stores.rasters import AnyArray, BoolArray, Raster, RasterBand, describe
+from tilemap.stores.rasters import AnyArray, BoolArray, Raster, RasterBand, find_raster
+from tilemap.stores.remote.address import AllowList
 from tilemap.stores.sensors import canonical
+from tilemap.stores.stac import ALLOW
 from tilemap.stores.warp import Warp, make_warp
 
 _STANDS_IN = {"nir": "nir08", "nir08": "nir"}  # wanted: taken where the wanted one is missing
@@ -139,7 +140,9 @@ def _choose(
             continue
         chosen[name] = _finest(own, found[own], rasters)
     if missing:
-        where = f" (not on this disk: {', '.join(inputs.elsewhere)})" if inputs.elsewhere else ""
+        where = ""
+        if inputs.elsewhere:
+            where = f" (not on this disk: {', '.join(inputs.elsewhere)}; {ALLOW})"
         raise SceneError(
             f"the scene lacks {', '.join(missing)}: wanted {', '.join(wanted)}, found "
             f"{', '.join(found)}{where}; name the bands of the files in their order with --bands"
@@ -227,7 +230,7 @@ def _difference(one: Raster, two: Raster) -> str:
 def _grid(mosaics: Sequence[Mosaic], request: SceneRequest) -> GeoBox:
     """The grid of --like, else that of the finest files, at --resolution if that is given."""
     if request.like is not None:
-        return describe(str(plain_path(request.like))).geobox
+        return find_raster(request.like, AllowList.of(request.allow_hosts)).geobox
     finest = min(mosaics, key=lambda mosaic: round(pixel_size(mosaic.geobox), 6)).geobox
     return finest if request.resolution is None else at_resolution(finest, request.resolution)
 

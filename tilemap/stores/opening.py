@@ -1,4 +1,4 @@
-"""Opening local files by the few drivers allowed, and errors that name the file."""
+"""Opening files by the few drivers allowed, and errors that name the file."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ import os
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import rasterio
 from rasterio.errors import NotGeoreferencedWarning
 
 from tilemap.errors import SceneError, TilemapError
+
+if TYPE_CHECKING:
+    from tilemap.stores.remote.dataset import Container
 
 SUFFIXES = (".tif", ".tiff", ".jp2")
 _SIGNATURES = {  # the first bytes of a file decide its driver, never its name
@@ -83,26 +86,51 @@ def driver_of(path: str) -> str:
             head = file.read(8)
     except OSError as problem:
         raise SceneError(f"cannot open {path}: {problem.strerror}") from problem
+    return driver_by(head, path)
+
+
+def driver_by(head: bytes, path: str) -> str:
+    """The driver for a file that begins like this.
+
+    Args:
+        head: its first 8 bytes.
+        path: for the message.
+
+    Raises:
+        SceneError: if there is none.
+    """
     for signature, driver in _SIGNATURES.items():
         if head.startswith(signature):
             return driver
     raise SceneError(f"not a raster of an allowed format (GeoTIFF, COG, JPEG 2000): {path}")
 
 
-def open_dataset(path: str) -> Any:
+def open_dataset(path: str, remote: Container | None = None) -> Any:
     """A rasterio dataset in read mode, by the one driver allowed for the file.
+
+    Args:
+        path: absolute; of a remote file what it is called in messages.
+        remote: where its bytes come from; None for a local file.
 
     Raises:
         SceneError: if that driver does not take it.
+        StoreError: if a remote file cannot be read.
     """
-    driver = driver_of(path)
+    driver = driver_of(path) if remote is None else driver_by(remote.reader.read(0, 8), path)
+    place: dict[str, Any] = {"fp": Path(path)}
+    if remote is not None:
+        place = {"fp": remote.name, "opener": remote}
     listener = _Listener()
     logger = logging.getLogger("rasterio._env")
     logger.addHandler(listener)
     try:
-        with naming_file(path, "open", SceneError), warnings.catch_warnings():
+        with (
+            naming_file(path, "open", SceneError),
+            remote.told() if remote is not None else nullcontext(),
+            warnings.catch_warnings(),
+        ):
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            dataset = rasterio.open(Path(path), driver=driver, sharing=False)
+            dataset = rasterio.open(**place, driver=driver, sharing=False)
     finally:
         logger.removeHandler(listener)
     if listener.lost:

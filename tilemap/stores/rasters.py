@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +18,10 @@ from rasterio.windows import Window as RasterioWindow
 from tilemap.errors import SceneError, StoreError
 from tilemap.geometry import Window
 from tilemap.stores.grids import crs_of
-from tilemap.stores.opening import GDAL_SETTINGS, naming_file, open_dataset
+from tilemap.stores.opening import GDAL_SETTINGS, naming_file, open_dataset, plain_path
+from tilemap.stores.remote.address import Address, AllowList, is_address
+from tilemap.stores.remote.blocks import RemoteFile, RemoteReader
+from tilemap.stores.remote.dataset import Container
 from tilemap.stores.vrt import referenced_files
 
 AnyArray = npt.NDArray[Any]
@@ -59,7 +62,7 @@ class Raster:
     """A file as it was found: enough to read it on another machine without asking again.
 
     Args:
-        path: absolute.
+        path: absolute; the address of a remote file, without what may be secret.
         driver: GDAL's name.
         geobox: its grid; the CRS may be None.
         bands: planes of data; alpha is none of them.
@@ -68,6 +71,7 @@ class Raster:
         alpha: number of the alpha band, 0 if there is none.
         count: planes in the file, alpha included.
         files: absolute paths that reading it touches, itself first.
+        remote: the file where it is not on this disk.
     """
 
     path: str
@@ -78,12 +82,29 @@ class Raster:
     alpha: int
     count: int
     files: tuple[str, ...]
+    remote: RemoteFile | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
         """(rows, columns)."""
         rows, cols = self.geobox.shape
         return int(rows), int(cols)
+
+
+def find_raster(source: str, allow: AllowList) -> Raster:
+    """What is in a file that the user, or an item, named.
+
+    Args:
+        source: path or address.
+        allow: hosts that may be asked.
+
+    Raises:
+        SceneError: as ``describe``; for an address whose host is not listed.
+        StoreError: if a remote file cannot be read.
+    """
+    if not is_address(source):
+        return describe(str(plain_path(source)))
+    return describe_remote(RemoteReader.find(Address.parse(source), allow))
 
 
 def describe(path: str) -> Raster:
@@ -99,27 +120,48 @@ def describe(path: str) -> Raster:
         if not file.lower().endswith(".vrt"):
             with open_dataset(file):
                 pass
+    sidecars = tuple(p for p in (f"{path}.msk", f"{path}.aux.xml") if Path(p).is_file())
     with (
         rasterio.Env(**GDAL_SETTINGS),
         open_dataset(path) as dataset,
         naming_file(path, "read", SceneError),
     ):
-        _check_blocks(dataset, path)
-        alpha = next((i for i, c in enumerate(dataset.colorinterp, 1) if c == ColorInterp.alpha), 0)
-        bands = tuple(_band(dataset, i, path) for i in range(1, dataset.count + 1) if i != alpha)
-        if not bands:
-            raise SceneError(f"a raster must have at least one band of data, {path} has none")
-        sidecars = tuple(p for p in (f"{path}.msk", f"{path}.aux.xml") if Path(p).is_file())
-        return Raster(
-            path=path,
-            driver=dataset.driver,
-            geobox=_geobox(dataset, path),
-            bands=bands,
-            mask=_mask_kind(dataset, bands, alpha),
-            alpha=alpha,
-            count=dataset.count,
-            files=(path, *sidecars, *inner),
-        )
+        return _raster(dataset, path, Path(path).stat().st_size, (path, *sidecars, *inner))
+
+
+def describe_remote(reader: RemoteReader) -> Raster:
+    """The same of a file that is not on this disk; sidecars beside it are not looked for.
+
+    Raises:
+        SceneError: as ``describe``.
+        StoreError: if it cannot be read.
+    """
+    container, path = Container(reader), reader.file.address.shown
+    with (
+        rasterio.Env(**GDAL_SETTINGS),
+        open_dataset(path, container) as dataset,
+        naming_file(path, "read", SceneError),
+        container.told(),
+    ):
+        return replace(_raster(dataset, path, reader.size, (path,)), remote=reader.file)
+
+
+def _raster(dataset: Any, path: str, size: int, files: tuple[str, ...]) -> Raster:
+    _check_blocks(dataset, path, size)
+    alpha = next((i for i, c in enumerate(dataset.colorinterp, 1) if c == ColorInterp.alpha), 0)
+    bands = tuple(_band(dataset, i, path) for i in range(1, dataset.count + 1) if i != alpha)
+    if not bands:
+        raise SceneError(f"a raster must have at least one band of data, {path} has none")
+    return Raster(
+        path=path,
+        driver=dataset.driver,
+        geobox=_geobox(dataset, path),
+        bands=bands,
+        mask=_mask_kind(dataset, bands, alpha),
+        alpha=alpha,
+        count=dataset.count,
+        files=files,
+    )
 
 
 def _band(dataset: Any, index: int, path: str) -> RasterBand:
@@ -169,7 +211,7 @@ def _geobox(dataset: Any, path: str) -> GeoBox:
     return GeoBox((dataset.height, dataset.width), affine, crs)
 
 
-def _check_blocks(dataset: Any, path: str) -> None:
+def _check_blocks(dataset: Any, path: str, size: int) -> None:
     """Blocks must be of a sane size and, in a TIFF, lie inside the file.
 
     Only some are looked at, first and last included; the rest shows when it is read.
@@ -185,7 +227,6 @@ def _check_blocks(dataset: Any, path: str) -> None:
             )
     if dataset.driver not in ("GTiff", "COG"):
         return
-    size = Path(path).stat().st_size
     for index in sorted({1, dataset.count}):
         rows, cols = dataset.block_shapes[index - 1]
         down, across = -(-dataset.height // rows), -(-dataset.width // cols)
@@ -214,6 +255,7 @@ class RasterReader:
     def __init__(self, raster: Raster) -> None:
         self._raster = raster
         self._dataset: Any = None
+        self._container: Container | None = None
 
     def close(self) -> None:
         """Give the handle back; reading opens it again."""
@@ -236,26 +278,39 @@ class RasterReader:
         """
         raster = self._raster
         bands = [raster.bands[p] for p in positions]
-        part = RasterioWindow(window.left, window.top, window.width, window.height)
         with naming_file(raster.path, "read", StoreError):
             dataset = self._open()
-            dtype = np.result_type(*(np.dtype(band.dtype) for band in bands))
-            image: AnyArray = dataset.read(
-                [band.index for band in bands], window=part, out_dtype=dtype
-            )
-            valid = observed(image, bands)
-            if raster.mask == "alpha":
-                valid &= dataset.read(raster.alpha, window=part) > 0
-            elif raster.mask == "file":
-                valid &= dataset.read_masks(bands[0].index, window=part) > 0
-            elif raster.mask == "band":
-                masks = dataset.read_masks([band.index for band in bands], window=part)
-                valid &= (masks > 0).all(axis=0)
+            if self._container is None:
+                return self._read(dataset, bands, window)
+            try:
+                with self._container.told():
+                    return self._read(dataset, bands, window)
+            except BaseException:
+                self.close()  # GDAL keeps blocks, some of which may have come to nothing
+                raise
+
+    def _read(
+        self, dataset: Any, bands: Sequence[RasterBand], window: Window
+    ) -> tuple[AnyArray, BoolArray]:
+        raster = self._raster
+        part = RasterioWindow(window.left, window.top, window.width, window.height)
+        dtype = np.result_type(*(np.dtype(band.dtype) for band in bands))
+        image: AnyArray = dataset.read([band.index for band in bands], window=part, out_dtype=dtype)
+        valid = observed(image, bands)
+        if raster.mask == "alpha":
+            valid &= dataset.read(raster.alpha, window=part) > 0
+        elif raster.mask == "file":
+            valid &= dataset.read_masks(bands[0].index, window=part) > 0
+        elif raster.mask == "band":
+            masks = dataset.read_masks([band.index for band in bands], window=part)
+            valid &= (masks > 0).all(axis=0)
         return image, valid
 
     def _open(self) -> Any:
         if self._dataset is None:
-            dataset = open_dataset(self._raster.path)
+            if self._raster.remote is not None:
+                self._container = Container(RemoteReader(self._raster.remote))
+            dataset = open_dataset(self._raster.path, self._container)
             if (dataset.shape, dataset.count) != (self._raster.shape, self._raster.count):
                 dataset.close()
                 raise StoreError(f"{self._raster.path} has changed since the run was planned")

@@ -1,9 +1,9 @@
-"""A STAC item as a scene: which local files its assets are, and what their bands are called."""
+"""A STAC item as a scene: which files its assets are, and what their bands are called."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,11 @@ import pystac
 
 from tilemap.errors import SceneError
 from tilemap.stores.opening import SUFFIXES
+from tilemap.stores.remote.address import NOBODY, Address, AllowList, is_address
+from tilemap.stores.remote.blocks import fetch_whole
 from tilemap.stores.sensors import COMMON_NAMES, canonical, name_of_description, sensor_of
 
+ALLOW = "--allow-host lets a host be asked"
 _LARGEST_ITEM = 16 * 2**20
 _NOT_DATA = frozenset({"thumbnail", "overview", "visual", "metadata", "saturation", "cloud"})
 
@@ -38,9 +41,9 @@ class StacBand:
 
 @dataclass(frozen=True, slots=True)
 class StacAsset:
-    """A raster of an item: its path and its bands, empty if the item does not list them."""
+    """A raster of an item: its path or address, and its bands, empty if they are not listed."""
 
-    path: str
+    path: str = field(repr=False)
     bands: tuple[StacBand, ...]
 
 
@@ -49,9 +52,10 @@ class StacItem:
     """What a scene needs of an item.
 
     Args:
-        assets: rasters on this disk, in the order of the item.
+        assets: rasters that may be read, in the order of the item.
         date: when it was observed, if it says.
-        elsewhere: keys of the rasters that are not local files.
+        elsewhere: keys of the others, and the hosts they are on, where no host is allowed that has
+            them.
     """
 
     assets: tuple[StacAsset, ...]
@@ -59,58 +63,86 @@ class StacItem:
     elsewhere: tuple[str, ...]
 
 
-def read_item(path: str) -> StacItem:
-    """The rasters of a STAC item file.
+def read_item(source: str, allow: AllowList = NOBODY) -> StacItem:
+    """The rasters of a STAC item.
 
     Relative addresses start at the item. Assets whose role is thumbnail, overview, visual or
-    metadata are left out, unless there is nothing else; nothing is fetched.
+    metadata are left out, unless there is nothing else; no asset is fetched.
+
+    Args:
+        source: path or address of its file.
+        allow: hosts that may be asked, for the item and for its assets.
 
     Raises:
-        SceneError: if it is no STAC item, or none of its rasters is a local file.
+        SceneError: if it is no STAC item, or none of its rasters may be read.
     """
-    item = _parse(path)
+    base = Address.parse(source) if is_address(source) else Path(source).parent
+    shown = source if isinstance(base, Path) else base.shown
+    item = _parse(_content(source) if isinstance(base, Path) else _fetched(base, allow), shown)
     rasters = {key: asset for key, asset in item.assets.items() if _is_raster(asset)}
     data = {key: a for key, a in rasters.items() if not _NOT_DATA & set(a.roles or ())}
     assets, elsewhere = [], []
     for key, asset in (data or rasters).items():
-        local = _local_path(asset.href, Path(path).parent)
-        if local is None:
-            elsewhere.append(key)
+        place = _place(asset.href, base)
+        if isinstance(place, str):
+            assets.append(StacAsset(place, _bands(key, asset, item)))
+        elif place is not None and allow.allows(place):
+            assets.append(StacAsset(place.url, _bands(key, asset, item)))
         else:
-            assets.append(StacAsset(local, _bands(key, asset, item)))
+            elsewhere.append(key if place is None else f"{key} on {place.site}")
     if not assets:
-        where = f"; {', '.join(elsewhere)} are not on this disk" if elsewhere else ""
-        raise SceneError(f"no asset of the STAC item {path} is a local raster{where}")
+        where = f"; {', '.join(elsewhere)} are not on this disk, {ALLOW}" if elsewhere else ""
+        raise SceneError(f"no asset of the STAC item {shown} is a local raster{where}")
     date = item.datetime or item.common_metadata.start_datetime
     return StacItem(tuple(assets), date, tuple(elsewhere))
 
 
-def _parse(path: str) -> pystac.Item:
+def _content(path: str) -> bytes:
     try:
         if Path(path).stat().st_size > _LARGEST_ITEM:
             raise SceneError(f"a STAC item must be at most 16 MiB, {path} is larger")
-        content = json.loads(Path(path).read_bytes())
+        return Path(path).read_bytes()
+    except OSError as problem:
+        raise SceneError(f"cannot read {path}: {problem.strerror}") from problem
+
+
+def _fetched(address: Address, allow: AllowList) -> bytes:
+    return fetch_whole(address, allow, _LARGEST_ITEM)
+
+
+def _parse(text: bytes, shown: str) -> pystac.Item:
+    try:
+        content = json.loads(text)
         if not isinstance(content, dict) or content.get("type") != "Feature":
-            raise SceneError(f"not a STAC item (its type must be Feature): {path}")
-        return pystac.Item.from_dict(content, href=path)
+            raise SceneError(f"not a STAC item (its type must be Feature): {shown}")
+        return pystac.Item.from_dict(content, href=shown)
     except SceneError:
         raise
     except Exception as problem:  # pystac raises KeyError, TypeError and more for bad items
         reason = " ".join(f"{type(problem).__name__} {problem}".split())
-        raise SceneError(f"not a STAC item: {path}: {reason[:200]}") from problem
+        raise SceneError(f"not a STAC item: {shown}: {reason[:200]}") from problem
 
 
 def _is_raster(asset: pystac.Asset) -> bool:
     return urlparse(asset.href).path.lower().endswith(SUFFIXES)
 
 
-def _local_path(href: str, folder: Path) -> str | None:
+def _place(href: str, base: Path | Address) -> str | Address | None:
+    """Path or address of an asset; None where it can be neither.
+
+    An item that came through the network names no file of this disk.
+    """
+    if isinstance(base, Address) or (is_address(href) and urlparse(href).scheme != "file"):
+        try:
+            return base.join(href) if isinstance(base, Address) else Address.parse(href)
+        except SceneError:
+            return None
     parts = urlparse(href)
     if parts.scheme == "file" and parts.netloc in ("", "localhost"):
         return unquote(parts.path)
     if parts.scheme or href.startswith("/vsi"):
         return None
-    return str((folder / href).absolute())
+    return str((base / href).absolute())
 
 
 def _bands(key: str, asset: pystac.Asset, item: pystac.Item) -> tuple[StacBand, ...]:
