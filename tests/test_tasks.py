@@ -19,6 +19,8 @@ from hypothesis import strategies as st
 
 from tilemap import tasks as tasks_module
 from tilemap.cluster import ClusterSettings, connect
+from tilemap.cluster.census import Route
+from tilemap.cluster.flight import IN_FLIGHT_PER_SLOT, Flight
 from tilemap.errors import (
     DamagedError,
     ModelError,
@@ -27,7 +29,7 @@ from tilemap.errors import (
     UnavailableError,
 )
 from tilemap.geometry import Tile, TileGrid
-from tilemap.tasks import IN_FLIGHT_PER_THREAD, RETRIES, Outcome, TaskWindow
+from tilemap.tasks import RETRIES, Outcome, TaskWindow, Work
 from tilemap.testing import grids
 from tilemap.worker import Receipt, Stage
 
@@ -85,6 +87,10 @@ class Log:
         return Receipt(stage, where, 1, 1, {stage: 0.5})
 
 
+def _flight(client: Client) -> Flight[Any]:
+    return Flight(client, Route(), wait_s=60)
+
+
 _playing: list[Log] = []
 
 
@@ -108,8 +114,8 @@ def _run(
 ) -> Outcome:
     _play(monkeypatch, log)
     receipts: list[Receipt] = []
-    window = TaskWindow(client, "d" * 64, grid, *before, receipts.append, **options)
-    outcome = window.run()
+    work = Work("d" * 64, grid, *map(frozenset, before), **options)
+    outcome = TaskWindow(_flight(client), work, receipts.append).run()
     assert len(receipts) == outcome.receipts == len(log.done)
     return outcome
 
@@ -134,7 +140,7 @@ def test_every_tile_goes_through_both_stages_once(
     order = list(grid.tiles())
     random.shuffle(order)
     log = Log()
-    outcome = _run(client, monkeypatch, log, grid, order=order)
+    outcome = _run(client, monkeypatch, log, grid, order=tuple(order))
     assert sorted(log.done) == sorted((s, t) for s in ("segment", "stitch") for t in order)
     _ahead(log, grid)
     assert outcome.quarantined == []
@@ -168,9 +174,9 @@ def test_never_more_than_the_window_is_in_flight(
 
     log = Log(lambda *_: time.sleep(0.002))
     _play(monkeypatch, log)
-    TaskWindow(client, "d" * 64, grid, set(), set(), progress).run()
+    TaskWindow(_flight(client), Work("d" * 64, grid), progress).run()
     assert not tiles
-    assert most == IN_FLIGHT_PER_THREAD * THREADS
+    assert most == IN_FLIGHT_PER_SLOT * THREADS
 
 
 def test_what_was_done_before_is_not_done_again(
@@ -340,25 +346,23 @@ def test_a_receipt_that_died_with_its_worker_is_asked_for_again(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker may die between the end of a task and the driver's look at it."""
-    completed = tasks_module.as_completed
+    come, seen = Flight._next, 0
 
-    class Losing(completed):  # type: ignore[misc, valid-type]
+    def losing(self: Flight[Any]) -> list[Any]:
         """Every fifth future has lost its data when it comes."""
-
-        seen = 0
-
-        def __next__(self) -> Any:
-            future = super().__next__()
-            type(self).seen += 1
-            if type(self).seen % 5 == 1:
+        nonlocal seen
+        futures = come(self)
+        for future in futures:
+            seen += 1
+            if seen % 5 == 1:
                 future._state.lose()
-            return future
+        return futures
 
-    monkeypatch.setattr(tasks_module, "as_completed", Losing)
+    monkeypatch.setattr(Flight, "_next", losing)
     log = Log()
     _play(monkeypatch, log)
     receipts: list[Receipt] = []
-    outcome = TaskWindow(client, "d" * 64, GRID, set(), set(), receipts.append).run()
+    outcome = TaskWindow(_flight(client), Work("d" * 64, GRID), receipts.append).run()
     assert not outcome.quarantined
     assert outcome.receipts == 2 * GRID.size
     assert {(r.stage, r.tile) for r in receipts} == set(log.done)
@@ -402,7 +406,7 @@ def test_whoever_shares_a_worker_with_a_killer_is_not_blamed() -> None:
     ):
         patch.setattr(tasks_module, "run_task", work)
         window = TaskWindow(
-            client, "d" * 64, grid, set(), set(), lambda r: done.append((r.stage, r.tile))
+            _flight(client), Work("d" * 64, grid), lambda r: done.append((r.stage, r.tile))
         )
         outcome = window.run()
     assert [q.tile for q in outcome.quarantined] == [Tile(*killer)]

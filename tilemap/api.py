@@ -7,7 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack, cast
 
-from tilemap.cluster import ClusterSettings
+from tilemap.cluster.table import choose_cluster
 from tilemap.errors import UsageError
 from tilemap.evaluation.evaluate import evaluate_map
 from tilemap.evaluation.options import EvaluateOptions, settings_of
@@ -20,6 +20,7 @@ from tilemap.progress import Progress
 from tilemap.run import RunResult, execute
 from tilemap.stores.geotiff import SceneRequest
 from tilemap.stores.predictions import UNCERTAINTIES, Uncertainty
+from tilemap.stores.remote.address import AllowList
 from tilemap.worker import Backend
 
 if TYPE_CHECKING:
@@ -41,13 +42,15 @@ class Options(TypedDict, total=False):
 
     Of the scene: ``before`` (an earlier scene of the same place, for a model of two dates),
     ``bands`` (names of the files' bands, in order), ``nodata``, ``scale``,
-    ``offset``, ``like`` (a raster whose grid is taken), ``resolution`` (in units of the CRS).
+    ``offset``, ``like`` (a raster whose grid is taken), ``resolution`` (in units of the CRS),
+    ``allow_hosts`` (hosts and buckets that may be asked: "example.org", "s3://bucket").
     Of the cut, in pixels: ``core``, ``halo``, ``blend``. Of the model: ``device`` (auto, cpu,
     cuda), ``precision`` (float32, bfloat16), ``engine`` (auto, torch, onnxruntime, openvino),
     ``tta`` (none, flips, rotations: the mean over each patch mirrored and turned). Of the
     products: ``uncertainty`` ("entropy", "margin"), ``probabilities`` (True keeps those of every
-    class, for ``change``). Of the cluster: ``scheduler``, ``workers``,
-    ``memory_limit`` ("2GiB", of one worker). ``keep_stores``.
+    class, for ``change``). Of the cluster: ``cluster`` (a file with a ``[cluster]`` table, or its
+    keys), or ``scheduler``, or ``workers``; ``memory_limit`` ("2GiB", of one worker).
+    ``keep_stores``.
     """
 
     before: Paths | None
@@ -57,6 +60,7 @@ class Options(TypedDict, total=False):
     offset: float | None
     like: str | Path | None
     resolution: float | None
+    allow_hosts: Sequence[str]
     core: int | None
     halo: int | None
     blend: int | None
@@ -66,6 +70,7 @@ class Options(TypedDict, total=False):
     tta: str
     uncertainty: Sequence[str]
     probabilities: bool
+    cluster: str | Path | Mapping[str, Any] | None
     scheduler: str | None
     workers: int | None
     memory_limit: str | int | None
@@ -88,7 +93,14 @@ def _request(scenes: Paths, options: Options) -> SceneRequest:
         like=None if like is None else str(like),
         resolution=options.get("resolution"),
         before=tuple(str(scene) for scene in earlier),
+        allow_hosts=_hosts(options),
     )
+
+
+def _hosts(options: Options) -> tuple[str, ...]:
+    """Hosts that may be asked, each once."""
+    given = options.get("allow_hosts") or ()
+    return AllowList.of([given] if isinstance(given, str) else given).entries
 
 
 def _settings(options: Options) -> SegmentSettings:
@@ -108,7 +120,8 @@ def _settings(options: Options) -> SegmentSettings:
     return SegmentSettings(
         GridSettings(options.get("core"), options.get("halo"), options.get("blend")),
         Backend(device, precision, engine=engine),
-        ClusterSettings(
+        choose_cluster(
+            options.get("cluster"),
             options.get("scheduler"),
             options.get("workers"),
             None if limit is None else parse_bytes(limit),
@@ -244,8 +257,9 @@ class ChangeOptions(TypedDict, total=False):
     ``accept_misregistration``. Of the method: ``method`` (hmm, pcc, cvaps), ``rate`` (or "fit"),
     ``transitions``, ``prior``, ``tau``, ``threshold`` (or "otsu"), ``mmu_ha``. Of the grid:
     ``like``, ``resolution``, ``extent``, ``core``. For scenes, as for ``segment``: ``bands``,
-    ``nodata``, ``scale``, ``offset``, ``device``, ``precision``, ``engine``. Of the cluster:
-    ``scheduler``, ``workers``, ``memory_limit``.
+    ``nodata``, ``scale``, ``offset``, ``allow_hosts``, ``device``, ``precision``, ``engine``. Of
+    the cluster:
+    ``cluster``, ``scheduler``, ``workers``, ``memory_limit``.
     """
 
     dates: Sequence[str] | None
@@ -268,9 +282,11 @@ class ChangeOptions(TypedDict, total=False):
     nodata: float | None
     scale: float | None
     offset: float | None
+    allow_hosts: Sequence[str]
     device: str
     precision: str
     engine: str
+    cluster: str | Path | Mapping[str, Any] | None
     scheduler: str | None
     workers: int | None
     memory_limit: str | int | None
@@ -280,7 +296,10 @@ _OF_CHANGE = (
     "mask_rule", "allow_model_mismatch", "accept_misregistration", "method", "rate", "prior",
     "tau", "mmu_ha", "resolution", "extent", "core",
 )  # fmt: skip
-_OF_SCENES = ("bands", "nodata", "scale", "offset", "device", "precision", "engine")
+_OF_CLUSTER = ("cluster", "scheduler", "workers", "memory_limit")
+_OF_SCENES = (
+    "bands", "nodata", "scale", "offset", "allow_hosts", "device", "precision", "engine",
+)  # fmt: skip
 
 
 def change_settings(
@@ -300,7 +319,7 @@ def change_settings(
     request = _request(["-"], cast("Options", scenes))
     threshold = options.get("threshold", 0.5)
     like, transitions = options.get("like"), options.get("transitions")
-    of_cluster = {k: options[k] for k in ("scheduler", "workers", "memory_limit") if k in options}
+    of_cluster = {key: options[key] for key in _OF_CLUSTER if key in options}
     return ChangeSettings(
         inputs=tuple(str(one) for one in inputs),
         model=() if model is None else tuple(str(m) for m in _models(model)),
@@ -312,7 +331,8 @@ def change_settings(
         cluster=_settings(cast("Options", of_cluster)).cluster,
         segment={
             "request": {
-                key: getattr(request, key) for key in ("band_names", "nodata", "scale", "offset")
+                key: getattr(request, key)
+                for key in ("band_names", "nodata", "scale", "offset", "allow_hosts")
             },
             "settings": _settings(
                 cast("Options", {k: v for k, v in scenes.items() if k in Options.__annotations__})

@@ -129,7 +129,7 @@ def prepare(
     if ref.forwards > 1:
         one = measure(dataclasses.replace(trial, model=ref.one, device=cost.device))
     grid = quicker_grid(grid, ref.card, chosen, cost)
-    if settings.cluster.scheduler is None or settings.cluster.memory_limit is not None:
+    if settings.cluster.embedded or settings.cluster.memory_limit is not None:
         limit = memory_per_worker(settings.cluster)
         grid = check_memory(grid, ref.card, cost, limit, chosen)
     workers = worker_count(settings.cluster)

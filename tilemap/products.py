@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
-from distributed import CancelledError, Client
 from distributed.scheduler import KilledWorker
 from odc.geo.geobox import GeoBox
 
-from tilemap.errors import StoreError, UnavailableError
+from tilemap.cluster.flight import Flight, Task
+from tilemap.errors import StoreError
 from tilemap.models.card import ModelCard
 from tilemap.stores.cog import RasterProfile, partial_path, publish
 from tilemap.stores.maps import Layer, Seam
@@ -123,38 +124,50 @@ def make_profiles(
     return profiles
 
 
+def export_all(flight: Flight[Any], tasks: Iterable[Task[Any]]) -> dict[Any, ExportReceipt]:
+    """Write rasters on the workers, all at once.
+
+    Args:
+        flight: the window; empty.
+
+    Returns:
+        By item, in the order of the tasks.
+
+    Raises:
+        StoreError: if one cannot be written or does not read back as it should.
+        UnavailableError: if the connection to the scheduler is lost, or nobody is left.
+    """
+    several = list(tasks)
+    try:
+        found = flight.all_of(several, RETRIES)
+    except KilledWorker as error:
+        raise StoreError("the worker died each time it wrote the products") from error
+    return {task.item: found[task.item] for task in several}
+
+
 def write_products(
-    client: Client, run: str, out: Path, profiles: Mapping[Layer, RasterProfile]
+    flight: Flight[Any], run: str, out: Path, profiles: Mapping[Layer, RasterProfile]
 ) -> Products:
     """Export the rasters on the workers, then publish them together, sidecars first.
 
     Args:
+        flight: the window; empty.
         run: its name in the workers, ``RunSpec.name``.
         profiles: by layer, see ``make_profiles``.
 
     Raises:
         StoreError: if one cannot be written or does not read back as it should.
-        UnavailableError: if the connection to the scheduler is lost.
+        UnavailableError: if the connection to the scheduler is lost, or nobody is left.
     """
     paths = {name: out / f"{name}.tif" for name in profiles}
-    futures = [
-        client.submit(
-            run_export, run, name, profile, paths[name].absolute(), key=f"export-{name}-{run}",
-            pure=False, retries=RETRIES,
+    tasks = [
+        Task(
+            name, (run_export, run, name, profile, paths[name].absolute()),
+            key=f"export-{name}-{run}-{uuid4().hex[:8]}",
         )
         for name, profile in profiles.items()
     ]  # fmt: skip
-    try:
-        receipts: dict[Layer, ExportReceipt] = dict(
-            zip(profiles, client.gather(futures), strict=True)
-        )
-    except KilledWorker as error:
-        raise StoreError("the worker died each time it wrote the products") from error
-    except CancelledError as error:
-        raise UnavailableError(
-            "the Dask scheduler must stay until the run ends, the connection to it was lost; "
-            "the same command continues"
-        ) from error
+    receipts: dict[Layer, ExportReceipt] = export_all(flight, tasks)
     landcover = receipts["landcover"]
     rows = class_rows(profiles["landcover"], landcover.counts, landcover.areas_km2)
     write_sidecars(paths["landcover"], rows)

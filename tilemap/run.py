@@ -13,7 +13,7 @@ from typing import Any
 
 from distributed import Client
 
-from tilemap.cluster import connect, pins, thread_count
+from tilemap.cluster import connect, make_flight, pins, route_of, thread_count
 from tilemap.directory import RunDirectory, read_json, write_json
 from tilemap.errors import EXIT_OK, EXIT_PARTIAL, OutputError, StoreError
 from tilemap.geometry import Tile, TileGrid
@@ -31,7 +31,7 @@ from tilemap.stores.predictions import PredictionStore
 from tilemap.stores.probabilities import FILE as PROBABILITIES
 from tilemap.stores.probabilities import ProbabilityStore, StoredClass
 from tilemap.stores.tiles import TileStore
-from tilemap.tasks import Outcome, TaskWindow
+from tilemap.tasks import Outcome, TaskWindow, Work
 from tilemap.worker import Receipt, RunPlugin, RunSpec, peak_memory
 
 
@@ -220,10 +220,11 @@ def _execute(
     progress.note(f"dashboard {client.dashboard_link}, {thread_count(client)} worker threads")
     keep_tiles = (directory.stores / "tiles.zarr").exists()
     backend = dataclasses.replace(settings.backend, device=prepared.plan.device)
+    route = route_of(client)
     spec = RunSpec(
         prepared.digest, directory.stores.absolute(), prepared.source, grid, prepared.model,
         backend, keep_tiles, pins(settings.cluster), prepared.plan.worker_bytes,
-        (directory.path / PROBABILITIES).absolute() if settings.probabilities else None,
+        (directory.path / PROBABILITIES).absolute() if settings.probabilities else None, route.gpu,
     )  # fmt: skip
     plugin = RunPlugin(spec)
     client.register_plugin(plugin)
@@ -232,7 +233,9 @@ def _execute(
     resumed = len(segmented) + len(stitched)
     started = time.perf_counter()
     pixels = sum(grid.core_window(tile).size for tile in segmented)
-    progress.begin(2 * grid.size, resumed, grid.scene[0] * grid.scene[1])
+    ahead = keep_tiles and route.tile
+    total = 2 * grid.size + ahead * (grid.size - len(segmented))
+    progress.begin(total, resumed, grid.scene[0] * grid.scene[1])
 
     def advance(receipt: Receipt) -> None:
         done.receipts += 1
@@ -240,16 +243,20 @@ def _execute(
         progress.advance(receipt, mapped)
 
     before = client.run(time.process_time)
-    window = TaskWindow(client, spec.name, grid, segmented, stitched, advance, order)
-    outcome = window.run()
+    flight = make_flight(client, settings.cluster, route)
+    work = Work(
+        spec.name, grid, frozenset(segmented), frozenset(stitched),
+        None if order is None else tuple(order), ahead,
+    )  # fmt: skip
+    outcome = TaskWindow(flight, work, advance).run()
     mapped = time.perf_counter() - started
     progress.end()
     progress.note("writing and verifying the products")
     seam = _complete(directory.stores, grid, outcome, kept)
     geobox, card = prepared.source.scene.geobox, prepared.model.card
     profiles = make_profiles(geobox, card, seam, grid.halo, settings.uncertainty)
-    products = write_products(client, spec.name, directory.path, profiles)
-    total = time.perf_counter() - started
+    products = write_products(flight, spec.name, directory.path, profiles)
+    spent = time.perf_counter() - started
     after = client.run(time.process_time)
     # A worker that died takes its figure along; one that joined began at 0.
     processor = sum(seconds - before.get(name, 0.0) for name, seconds in after.items())
@@ -258,16 +265,17 @@ def _execute(
     record = make_record(prepared, outcome, products, seam)
     record["memory"] = {"planned_bytes": prepared.plan.worker_bytes, "peak_bytes": peak}
     record["tasks"] = {
-        "total": 2 * grid.size,
+        "total": total,
         "done": outcome.receipts,
         "resumed": resumed,
         "retried": outcome.retried,
     }
+    record["by_worker"] = {name: dict(did) for name, did in sorted(outcome.by_worker.items())}
     fresh_pixels = grid.scene[0] * grid.scene[1] - pixels
-    seconds = {"map": mapped, "export": total - mapped, "total": total, "processor": processor}
+    seconds = {"map": mapped, "export": spent - mapped, "total": spent, "processor": processor}
     record["seconds"] = {**seconds, "by_step": outcome.seconds}
     record["pixels"] = fresh_pixels
-    record["mpx_per_s"] = fresh_pixels / total / 1e6
+    record["mpx_per_s"] = fresh_pixels / spent / 1e6
     report_run(directory.path, prepared.source, card, record, products.classes, products.percents())
     write_json(directory.run_file, record)
     if not settings.keep_stores and not outcome.quarantined:

@@ -1,26 +1,27 @@
 """The driver's own window of tasks in flight: order, retries, quarantine.
 
 Dask gets a few tasks for each worker thread at a time, so neither the scheduler nor the client
-grows with the scene. A core is stitched as soon as the tiles around it are segmented.
+grows with the scene. A core is stitched as soon as the tiles around it are segmented. Where some
+workers have GPUs, the others read tiles ahead of them.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 from uuid import uuid4
 
-from distributed import Client, Future, as_completed
 from distributed.scheduler import KilledWorker
 
-from tilemap.cluster import thread_count
-from tilemap.errors import DamagedError, StoreError, TilemapError, UnavailableError
+from tilemap.cluster.flight import Flight, Landed, Task
+from tilemap.errors import DamagedError, StoreError, TilemapError
 from tilemap.geometry import Tile, TileGrid
 from tilemap.worker import Receipt, Stage, run_task
 
-IN_FLIGHT_PER_THREAD = 2
+AHEAD_PER_SLOT = 4
+"""Tiles that lie read for each one that can be segmented at a time."""
+PRIORITY: dict[Stage, int] = {"tile": 2, "stitch": 1, "segment": 0}
 RETRIES = 2
 GIVE_UP_AFTER = 3
 """Quarantined tiles after which a run without one good tile stops."""
@@ -37,13 +38,18 @@ class Quarantined:
 
 @dataclass
 class Outcome:
-    """What became of the tasks of a run."""
+    """What became of the tasks of a run.
+
+    Args:
+        by_worker: tasks of each stage that each worker did, by its address.
+    """
 
     receipts: int = 0
     retried: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
     peak_bytes: dict[int, int] = field(default_factory=dict)
     quarantined: list[Quarantined] = field(default_factory=list)
+    by_worker: dict[str, Counter[Stage]] = field(default_factory=dict)
 
     def add(self, receipt: Receipt) -> None:
         """Count one receipt."""
@@ -52,120 +58,143 @@ class Outcome:
             self.seconds[step] = self.seconds.get(step, 0.0) + seconds
         peak = self.peak_bytes.get(receipt.process, 0)
         self.peak_bytes[receipt.process] = max(peak, receipt.peak_bytes)
+        self.by_worker.setdefault(receipt.worker, Counter())[receipt.stage] += 1
 
 
-class TaskWindow:
-    """Runs the stages of all tiles with a bounded number in flight.
+@dataclass(frozen=True)
+class Work:
+    """What is to be done of a run.
 
     Args:
         run: its name in the workers, ``RunSpec.name``.
         segmented: tiles that need no segmenting any more.
         stitched: tiles that need no stitching any more.
         order: tiles in the order in which they are segmented; default row by row.
+        ahead: tiles are read by other workers than those that segment, a few ahead of them.
+    """
+
+    run: str
+    grid: TileGrid
+    segmented: frozenset[Tile] = frozenset()
+    stitched: frozenset[Tile] = frozenset()
+    order: tuple[Tile, ...] | None = None
+    ahead: bool = False
+
+
+class TaskWindow:
+    """Runs the stages of all tiles with a bounded number in flight.
+
+    Args:
+        flight: the window; empty.
         progress: called with each receipt.
     """
 
     def __init__(
         self,
-        client: Client,
-        run: str,
-        grid: TileGrid,
-        segmented: set[Tile],
-        stitched: set[Tile],
+        flight: Flight[tuple[Stage, Tile]],
+        work: Work,
         progress: Callable[[Receipt], None],
-        order: Iterable[Tile] | None = None,
     ) -> None:
         self.outcome = Outcome()
-        self._client, self._run, self._grid, self._progress = client, run, grid, progress
-        order = list(order) if order is not None else list(grid.tiles())
-        self._segment = deque(tile for tile in order if tile not in segmented)
-        self._settled = set(segmented)
+        self._flight, self._run, self._grid = flight, work.run, work.grid
+        self._progress, self._ahead = progress, work.ahead
+        order = work.order if work.order is not None else tuple(work.grid.tiles())
+        left = deque(tile for tile in order if tile not in work.segmented)
+        self._tile, self._segment = (left, deque[Tile]()) if work.ahead else (deque[Tile](), left)
+        self._reading = 0
+        """Tiles that are being read ahead."""
+        self._settled = set(work.segmented)
         """Tiles with a prediction, or quarantined."""
-        self._unstitched = {tile for tile in order if tile not in stitched}
+        self._unstitched = {tile for tile in order if tile not in work.stitched}
         self._stitch = deque(tile for tile in order if self._ready(tile))
         self._unstitched -= set(self._stitch)
-        self._attempts: dict[tuple[Stage, Tile], int] = {}
-        self._something_works = bool(segmented)
+        self._missing: set[Tile] = set()
+        """Tiles that never will have a prediction."""
+        self._attempts: Counter[tuple[Stage, Tile]] = Counter()
+        self._failures: Counter[tuple[Stage, Tile]] = Counter()
+        self._something_works = bool(work.segmented)
         self._suspects: deque[tuple[Stage, Tile]] = deque()
         """Tasks whose worker died; each is tried again alone, to know which of them killed it."""
         self._alone: set[tuple[Stage, Tile]] = set()
-        self._running: dict[Future[Any], tuple[Stage, Tile]] = {}
-        self._name = f"{run}-{uuid4().hex[:8]}"
+        self._name = f"{work.run}-{uuid4().hex[:8]}"
         """Ends the keys: a scheduler may still know the tasks of an earlier try of this run."""
 
     def _ready(self, tile: Tile) -> bool:
         around = self._grid.neighbours(tile)
         return tile in self._unstitched and all(n in self._settled for n in around)
 
-    @property
-    def _missing(self) -> set[Tile]:
-        return {q.tile for q in self.outcome.quarantined if q.stage == "segment"}
-
     def run(self) -> Outcome:
         """Run everything.
 
         Raises:
-            UnavailableError: if the connection to the scheduler is lost.
+            UnavailableError: if the connection to the scheduler is lost, or nobody is left who
+                could go on.
             TilemapError: if the disk is full, or nothing at all succeeds.
         """
-        completed = as_completed(raise_errors=False)
-        self._fill(completed)
+        self._fill()
         try:
-            for future in completed:
-                stage, tile = self._running.pop(future)
-                if future.status == "lost":  # its worker died with the receipt; the tile is done
-                    self._queue(stage).appendleft(tile)
-                    self._fill(completed)
-                    continue
-                if future.status not in ("finished", "error"):
-                    raise UnavailableError(
-                        "the Dask scheduler must stay until the run ends, the connection to it "
-                        "was lost; the same command continues"
-                    )
-                error = future.exception() if future.status != "finished" else None
-                if error is None:
-                    receipt = future.result()
-                    self.outcome.add(receipt)
-                    self._something_works = True
-                    self._progress(receipt)
-                    if stage == "segment":
-                        self._settle(tile)
-                else:
-                    self._failed(stage, tile, error)
-                self._fill(completed)
+            while len(self._flight):
+                for landed in self._flight.landed():
+                    self._take(landed)
+                self._fill()
         finally:
-            self._client.cancel(list(self._running))
+            self._flight.cancel()
         return self.outcome
 
-    def _queue(self, stage: Stage) -> deque[Tile]:
-        return self._segment if stage == "segment" else self._stitch
+    def _take(self, landed: Landed[tuple[Stage, Tile]]) -> None:
+        stage, tile = landed.item
+        self._reading -= stage == "tile"
+        if landed.lost:  # its worker died with the receipt; the tile is done
+            self._queue(stage).appendleft(tile)
+        elif landed.error is not None:
+            self._failed(stage, tile, landed.error)
+        else:
+            receipt: Receipt = landed.value
+            self.outcome.add(receipt)
+            self._something_works |= stage != "tile"
+            self._progress(receipt)
+            if stage == "tile":
+                self._segment.append(tile)
+            elif stage == "segment":
+                self._settle(tile)
 
-    def _fill(self, completed: as_completed) -> None:
-        limit = IN_FLIGHT_PER_THREAD * thread_count(self._client)
-        while len(self._running) < limit and (self._stitch or self._segment):
-            stage: Stage = "stitch" if self._stitch else "segment"
-            self._submit(stage, (self._stitch or self._segment).popleft(), completed)
-        if self._suspects and not self._running:
+    def _queue(self, stage: Stage) -> deque[Tile]:
+        return {"tile": self._tile, "segment": self._segment, "stitch": self._stitch}[stage]
+
+    def _fill(self) -> None:
+        while (stage := self._next()) is not None:
+            self._submit(stage, self._queue(stage).popleft())
+        if self._suspects and not len(self._flight):
             stage, tile = self._suspects.popleft()
             self._alone.add((stage, tile))
-            self._submit(stage, tile, completed)
+            self._submit(stage, tile)
 
-    def _submit(self, stage: Stage, tile: Tile, completed: as_completed) -> None:
-        around = self._missing.intersection(self._grid.neighbours(tile))
-        missing = tuple(sorted(around)) if stage == "stitch" else ()
-        attempt = self._attempts[stage, tile] = self._attempts.get((stage, tile), 0) + 1
-        future = self._client.submit(
-            run_task,
-            self._run,
-            stage,
-            tuple(tile),
-            tuple(tuple(t) for t in missing),
-            key=f"{stage}-{tile.row}-{tile.col}-{attempt}-{self._name}",
-            priority=1 if stage == "stitch" else 0,
-            pure=False,
+    def _next(self) -> Stage | None:
+        """The stage that is most in need of a task, if there is room for one."""
+        if self._flight.room(segments=False) > 0:
+            wanted = AHEAD_PER_SLOT * max(1, self._flight.slots(segments=True))
+            if self._tile and len(self._segment) + self._reading < wanted:
+                return "tile"
+            if self._stitch:
+                return "stitch"
+        if self._segment and self._flight.room(segments=True) > 0:
+            return "segment"
+        return None
+
+    def _submit(self, stage: Stage, tile: Tile) -> None:
+        missing = self._missing.intersection(self._grid.neighbours(tile)) if self._missing else ()
+        self._attempts[stage, tile] += 1
+        self._reading += stage == "tile"
+        around = tuple(tuple(t) for t in sorted(missing)) if stage == "stitch" else ()
+        self._flight.submit(
+            Task(
+                (stage, tile),
+                (run_task, self._run, stage, tuple(tile), around),
+                key=f"{stage}-{tile.row}-{tile.col}-{self._attempts[stage, tile]}-{self._name}",
+                segments=stage == "segment",
+                priority=PRIORITY[stage],
+            )
         )
-        self._running[future] = (stage, tile)
-        completed.add(future)
 
     def _settle(self, tile: Tile) -> None:
         self._settled.add(tile)
@@ -176,7 +205,7 @@ class TaskWindow:
 
     def _repair(self, core: Tile, damaged: Tile) -> bool:
         """Segment a damaged tile again, then stitch the core that missed it; not for ever."""
-        if self._attempts.get(("segment", damaged), 0) > RETRIES:
+        if self._attempts["segment", damaged] > RETRIES:
             return False
         self.outcome.retried += 1
         self._unstitched.add(core)
@@ -197,7 +226,8 @@ class TaskWindow:
         if killed and (stage, tile) not in self._alone:
             self._suspects.append((stage, tile))  # or another task on that worker did it
             return
-        if self._attempts[stage, tile] <= RETRIES and not killed:
+        self._failures[stage, tile] += 1
+        if self._failures[stage, tile] <= RETRIES and not killed:
             self.outcome.retried += 1
             queue = self._queue(stage)
             if self._something_works:
@@ -212,5 +242,6 @@ class TaskWindow:
             if isinstance(error, TilemapError):
                 raise error
             raise TilemapError(f"no tile could be mapped; the first failed with: {text}") from error
-        if stage == "segment":
+        if stage != "stitch":
+            self._missing.add(tile)
             self._settle(tile)

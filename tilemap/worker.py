@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from distributed import Worker, WorkerPlugin
 
+from tilemap.cluster.census import has_gpu
 from tilemap.errors import DamagedError, StoreError
 from tilemap.geometry import Tile, TileGrid
 from tilemap.models.allocator import give_back_freed_memory
@@ -27,7 +28,7 @@ from tilemap.models.protocol import Model
 from tilemap.scene import Scene
 from tilemap.stages.segment import segment_patch, standardise
 from tilemap.stages.stitch import stitch_tile
-from tilemap.stages.tile import read_patch
+from tilemap.stages.tile import read_patch, tile_scene
 from tilemap.stores.maps import Layer, MapStore
 from tilemap.stores.marks import Mark
 from tilemap.stores.predictions import PredictionStore
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from tilemap.stores.cog import RasterProfile
     from tilemap.stores.geotiff import SceneReader, SceneSource
 
-Stage = Literal["segment", "stitch"]
+Stage = Literal["tile", "segment", "stitch"]
 GDAL_CACHE_MB = 64
 NEAR = 0.9
 """Of the planned memory: the heap of two threads fills with holes, slowly and without end."""
@@ -74,6 +75,7 @@ class RunSpec:
         pin: give each worker process a core of its own.
         memory_bytes: what was planned for a worker; near it, freed memory is given back.
         probabilities: store of every class's probability; None if they are not kept.
+        gpu: only workers that declare a GPU run the model, so only they load it.
     """
 
     digest: str
@@ -86,6 +88,7 @@ class RunSpec:
     pin: bool
     memory_bytes: int
     probabilities: Path | None = None
+    gpu: bool = False
 
     @property
     def name(self) -> str:
@@ -101,6 +104,7 @@ class Receipt:
     Args:
         seconds: by step of the task.
         peak_bytes: largest resident memory of the process so far.
+        worker: address of the worker.
     """
 
     stage: Stage
@@ -108,6 +112,7 @@ class Receipt:
     process: int
     peak_bytes: int
     seconds: dict[str, float] = field(default_factory=dict)
+    worker: str = ""
 
 
 def resident_memory() -> int:
@@ -130,10 +135,14 @@ def peak_memory() -> int:
 
 
 class RunContext:
-    """A run as one worker process holds it."""
+    """A run as one worker process holds it.
 
-    def __init__(self, spec: RunSpec) -> None:
-        self.spec = spec
+    Args:
+        worker: address of the worker.
+    """
+
+    def __init__(self, spec: RunSpec, worker: str = "") -> None:
+        self.spec, self.worker = spec, worker
         self.values = tuple(c.value for c in spec.model.card.classes)
         self._local = threading.local()
         self._model: Model | None = None
@@ -179,6 +188,20 @@ class RunContext:
         if self.tiles is not None:
             self.tiles.write(tile, image, valid)
         return image, valid
+
+    def tile(self, tile: Tile) -> dict[str, float]:
+        """Read the patch of one tile into the tile store; a finished one is left alone.
+
+        Raises:
+            StoreError: if it cannot be read or written.
+        """
+        assert self.tiles is not None
+        if self.predictions.has(tile) or self.tiles.has(tile):
+            return {}
+        clock = _Clock()
+        tile_scene(self.reader(), self.spec.grid, tile, self.tiles)
+        clock.lap("tile")
+        return clock.laps
 
     def segment(self, tile: Tile) -> dict[str, float]:
         """Tile and segment one tile; a finished one is left alone."""
@@ -247,7 +270,10 @@ def settle(worker: Worker, pin: bool) -> None:
 
 
 class RunPlugin(WorkerPlugin):
-    """Opens a run in every worker process, those that join later included, and loads its model."""
+    """Opens a run in every worker process, those that join later included.
+
+    Those that segment load the model.
+    """
 
     def __init__(self, spec: RunSpec) -> None:
         self.spec = spec
@@ -256,8 +282,9 @@ class RunPlugin(WorkerPlugin):
     def setup(self, worker: Worker) -> None:
         """Called by Dask in each worker."""
         settle(worker, self.spec.pin)
-        context = RunContext(self.spec)
-        context.model()
+        context = RunContext(self.spec, "" if worker is None else worker.address)
+        if not self.spec.gpu or has_gpu(worker):
+            context.model()
         _contexts[self.spec.name] = context
 
     def teardown(self, worker: Worker) -> None:
@@ -282,13 +309,15 @@ def run_task(
     """One stage on one tile; may be run twice, in any order, anywhere."""
     context = context_of(run)
     where = Tile(*tile)
-    if stage == "segment":
+    if stage == "tile":
+        seconds = context.tile(where)
+    elif stage == "segment":
         seconds = context.segment(where)
     else:
         seconds = context.stitch(where, frozenset(Tile(*t) for t in missing))
     if resident_memory() > NEAR * context.spec.memory_bytes:
         give_back_freed_memory()
-    return Receipt(stage, where, os.getpid(), peak_memory(), seconds)
+    return Receipt(stage, where, os.getpid(), peak_memory(), seconds, context.worker)
 
 
 def run_export(run: str, layer: Layer, profile: RasterProfile, path: Path) -> ExportReceipt:

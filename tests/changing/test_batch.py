@@ -10,11 +10,13 @@ import pytest
 from distributed import Client, LocalCluster
 
 from tilemap.changing.batch import Batch, Key, Receipt
+from tilemap.cluster.census import Route
+from tilemap.cluster.flight import Flight
 from tilemap.errors import StoreError, TilemapError
 
 
 @pytest.fixture(scope="module")
-def client() -> Iterator[Client]:
+def flight() -> Iterator[Flight[Key]]:
     """Threads of this process: what is tested is the order of things."""
     with (
         LocalCluster(
@@ -22,7 +24,7 @@ def client() -> Iterator[Client]:
         ) as cluster,
         Client(cluster) as client,
     ):
-        yield client
+        yield Flight(client, Route(), wait_s=60)
 
 
 class Flaky:
@@ -44,10 +46,10 @@ class Flaky:
 KEYS: list[Key] = [(date, row, 3) for date in range(3) for row in range(4)]
 
 
-def test_every_key_once_in_order(client: Client, tmp_path: Path) -> None:
+def test_every_key_once_in_order(flight: Flight[Key], tmp_path: Path) -> None:
     """Receipts come back in the order of their keys, whatever order they ended in."""
     batch, seen = Batch(), []
-    receipts = batch.run(client, Flaky(tmp_path, {}), "gather", KEYS, seen.append)
+    receipts = batch.run(flight, Flaky(tmp_path, {}), "gather", KEYS, seen.append)
     assert [r.key for r in receipts] == KEYS
     assert [r.value for r in receipts] == [(float(sum(key)),) for key in KEYS]
     assert len(seen) == batch.receipts == 12
@@ -55,28 +57,28 @@ def test_every_key_once_in_order(client: Client, tmp_path: Path) -> None:
     assert all((tmp_path / "-".join(map(str, key))).read_text() == "1" for key in KEYS)
 
 
-def test_a_task_is_tried_three_times(client: Client, tmp_path: Path) -> None:
+def test_a_task_is_tried_three_times(flight: Flight[Key], tmp_path: Path) -> None:
     """One that fails twice is done; one that always fails is put aside, and the rest is done."""
     batch = Batch()
     task = Flaky(tmp_path, {KEYS[2]: 2, KEYS[5]: 99})
-    receipts = batch.run(client, task, "change", KEYS, lambda _: None)
+    receipts = batch.run(flight, task, "change", KEYS, lambda _: None)
     assert [r.key for r in receipts] == [key for key in KEYS if key != KEYS[5]]
     assert [(f.stage, f.key, f.error) for f in batch.failed] == [("change", KEYS[5], "no luck")]
     assert batch.retried == 4
     assert (tmp_path / "1-1-3").read_text() == "3"
 
 
-def test_nothing_works(client: Client, tmp_path: Path) -> None:
+def test_nothing_works(flight: Flight[Key], tmp_path: Path) -> None:
     """A run in which nothing succeeds ends soon, with the error of a task."""
     task = Flaky(tmp_path, dict.fromkeys(KEYS, 99))
     with pytest.raises(TilemapError, match="no luck"):
-        Batch().run(client, task, "change", KEYS, lambda _: None)
+        Batch().run(flight, task, "change", KEYS, lambda _: None)
     assert len(list(tmp_path.iterdir())) < len(KEYS)
 
 
-def test_a_full_disk_ends_it_at_once(client: Client, tmp_path: Path) -> None:
+def test_a_full_disk_ends_it_at_once(flight: Flight[Key], tmp_path: Path) -> None:
     """No use in trying on."""
     task = Flaky(tmp_path, {KEYS[0]: 99}, "No space left on device")
     with pytest.raises(StoreError, match="No space"):
-        Batch().run(client, task, "change", KEYS, lambda _: None)
+        Batch().run(flight, task, "change", KEYS, lambda _: None)
     assert (tmp_path / "0-0-3").read_text() == "1"

@@ -20,9 +20,9 @@ import numpy as np
 import pytest
 import rasterio
 
-from tilemap import cluster
 from tilemap.api import demo_scene
 from tilemap.cli.main import main
+from tilemap.cluster import settings
 from tilemap.errors import EXIT_BUG
 from tilemap.models import registry
 from tilemap.testing import random_scene, write_geotiff
@@ -427,15 +427,20 @@ def test_a_scheduler_that_does_not_answer(
     refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The output directory is taken away again, and Dask's own words are not heard."""
-    monkeypatch.setattr(cluster, "CONNECT_TIMEOUT_S", 1)
+    monkeypatch.setattr(settings, "CONNECT_TIMEOUT_S", 1)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    for address in (f"tcp://127.0.0.1:{port}", "tcp://no.such.host.invalid:8786", "nonsense"):
+    for code, address in (
+        (69, f"tcp://127.0.0.1:{port}"),
+        (69, "tls://no.such.host.invalid:8786"),
+        (78, "tcp://no.such.host.invalid:8786"),
+        (78, "nonsense"),
+    ):
         arguments = [
             "segment", "scene.tif", "--model", MODEL, "--out", "a/b", "--scheduler", address
         ]  # fmt: skip
-        assert address in refused(69, *arguments)
+        assert address in refused(code, *arguments)
 
 
 def test_an_interrupt_and_a_bug(

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
 from uuid import uuid4
 
-from distributed import Client, Future, as_completed
 from distributed.scheduler import KilledWorker
 
-from tilemap.cluster import thread_count
-from tilemap.errors import StoreError, TilemapError, UnavailableError
+from tilemap.cluster.flight import Flight, Landed, Task
+from tilemap.errors import StoreError, TilemapError
 
 Key = tuple[int, ...]
-IN_FLIGHT_PER_THREAD = 2
 RETRIES = 2
 GIVE_UP_AFTER = 3
 """Failed tasks after which a batch without one good task stops."""
@@ -63,7 +60,7 @@ class Batch:
 
     def run(
         self,
-        client: Client,
+        flight: Flight[Key],
         task: Callable[..., Receipt],
         stage: str,
         keys: Iterable[Key],
@@ -71,14 +68,18 @@ class Batch:
     ) -> list[Receipt]:
         """Run ``task(stage, key)`` for every key.
 
+        Args:
+            flight: the window; empty.
+
         Returns:
             The receipts, in the order of their keys.
 
         Raises:
-            UnavailableError: if the connection to the scheduler is lost.
+            UnavailableError: if the connection to the scheduler is lost, or nobody is left who
+                could go on.
             TilemapError: if the disk is full, or nothing at all succeeds.
         """
-        return _Run(self, client, task, stage, list(keys), advance).run()
+        return _Run(self, flight, task, stage, list(keys), advance).run()
 
     def add(self, receipt: Receipt) -> None:
         """Count one receipt."""
@@ -91,62 +92,56 @@ class _Run:
     def __init__(
         self,
         batch: Batch,
-        client: Client,
+        flight: Flight[Key],
         task: Callable[..., Receipt],
         stage: str,
         keys: list[Key],
         advance: Callable[[Receipt], None],
     ) -> None:
-        self._batch, self._client, self._task = batch, client, task
+        self._batch, self._flight, self._task = batch, flight, task
         self._stage, self._keys, self._advance = stage, keys, advance
         self._waiting = deque(keys)
-        self._attempts: dict[Key, int] = {}
+        self._attempts: Counter[Key] = Counter()
+        self._failures: Counter[Key] = Counter()
         self._suspects: deque[Key] = deque()
         self._alone: set[Key] = set()
-        self._running: dict[Future[Any], Key] = {}
         self._done: dict[Key, Receipt] = {}
         self._name = uuid4().hex[:12]
 
     def run(self) -> list[Receipt]:
-        completed = as_completed(raise_errors=False)
-        self._fill(completed)
+        self._fill()
         try:
-            for future in completed:
-                key = self._running.pop(future)
-                if future.status == "lost":  # its worker died with the receipt
-                    self._waiting.appendleft(key)
-                elif future.status == "finished":
-                    receipt = future.result()
-                    self._done[key] = receipt
-                    self._batch.add(receipt)
-                    self._advance(receipt)
-                elif future.status == "error":
-                    self._failed(key, future.exception())
-                else:
-                    raise UnavailableError(
-                        "the Dask scheduler must stay until the run ends, the connection to it "
-                        "was lost; the same command continues"
-                    )
-                self._fill(completed)
+            while len(self._flight):
+                for landed in self._flight.landed():
+                    self._take(landed)
+                self._fill()
         finally:
-            self._client.cancel(list(self._running))
+            self._flight.cancel()
         return [self._done[key] for key in self._keys if key in self._done]
 
-    def _fill(self, completed: as_completed) -> None:
-        limit = IN_FLIGHT_PER_THREAD * thread_count(self._client)
-        while self._waiting and len(self._running) < limit:
-            self._submit(self._waiting.popleft(), completed)
-        if self._suspects and not self._running:
+    def _take(self, landed: Landed[Key]) -> None:
+        if landed.lost:  # its worker died with the receipt
+            self._waiting.appendleft(landed.item)
+        elif landed.error is not None:
+            self._failed(landed.item, landed.error)
+        else:
+            receipt: Receipt = landed.value
+            self._done[landed.item] = receipt
+            self._batch.add(receipt)
+            self._advance(receipt)
+
+    def _fill(self) -> None:
+        while self._waiting and self._flight.room(segments=False) > 0:
+            self._submit(self._waiting.popleft())
+        if self._suspects and not len(self._flight):
             key = self._suspects.popleft()
             self._alone.add(key)
-            self._submit(key, completed)
+            self._submit(key)
 
-    def _submit(self, key: Key, completed: as_completed) -> None:
-        attempt = self._attempts[key] = self._attempts.get(key, 0) + 1
-        name = "-".join(map(str, (self._stage, *key, attempt, self._name)))
-        future = self._client.submit(self._task, self._stage, key, key=name, pure=False)
-        self._running[future] = key
-        completed.add(future)
+    def _submit(self, key: Key) -> None:
+        self._attempts[key] += 1
+        name = "-".join(map(str, (self._stage, *key, self._attempts[key], self._name)))
+        self._flight.submit(Task(key, (self._task, self._stage, key), name))
 
     def _failed(self, key: Key, error: BaseException) -> None:
         if isinstance(error, StoreError) and "No space" in str(error):
@@ -155,7 +150,8 @@ class _Run:
         if killed and key not in self._alone:
             self._suspects.append(key)  # or another task on that worker did it
             return
-        if self._attempts[key] <= RETRIES and not killed:
+        self._failures[key] += 1
+        if self._failures[key] <= RETRIES and not killed:
             self._batch.retried += 1
             self._waiting.append(key) if self._done else self._waiting.appendleft(key)
             return

@@ -23,7 +23,7 @@ from tilemap.changing.products import Files, publish_all
 from tilemap.changing.regions import FOLDER, join_borders, read_polygons
 from tilemap.changing.registering import block_keys, block_side, register
 from tilemap.changing.working import ChangePlugin, ChangeSpec, DateWork, Task
-from tilemap.cluster import connect, pins, thread_count
+from tilemap.cluster import connect, make_flight, pins, thread_count
 from tilemap.comparison.qa import Qa
 from tilemap.directory import digest_of, read_json, write_json
 from tilemap.errors import EXIT_OK, EXIT_PARTIAL, OutputError, StoreError
@@ -81,7 +81,7 @@ def execute_series(
     Args:
         fresh: forget an earlier series in this directory.
         client: of a cluster that is there already, which stays; by default one is started or
-            joined for each scene that is to be mapped, and one for the series.
+            joined for the scenes that are to be mapped and the series together.
 
     Raises:
         OutputError: if the directory belongs to another run, or the disk has too little room.
@@ -106,8 +106,8 @@ def execute_series(
         try:
             directory.stores.mkdir(exist_ok=True)
             write_json(directory.identity_file, prepared.identity)
-            inputs = _segment(prepared, out, told, client)
             with nullcontext(client) if client else connect(prepared.settings.cluster) as joined:
+                inputs = _segment(prepared, out, told, joined)
                 return _Run(prepared, directory, joined, told, inputs).run()
         except BaseException:
             if not existed:
@@ -141,9 +141,7 @@ def _check_space(prepared: PreparedSeries, out: Path) -> None:
         )
 
 
-def _segment(
-    prepared: PreparedSeries, out: Path, told: Progress, client: Client | None
-) -> list[str]:
+def _segment(prepared: PreparedSeries, out: Path, told: Progress, client: Client) -> list[str]:
     """Map the scenes among the inputs; the directory of each date."""
     places = []
     for fact in prepared.facts:
@@ -172,6 +170,7 @@ class _Run:
         inputs: list[str],
     ) -> None:
         self.prepared, self.directory, self.client, self.told = prepared, directory, client, told
+        self.flight = make_flight(client, prepared.settings.cluster)
         self.digest = digest_of(prepared.identity)
         self.batch = Batch()
         self.resumed = 0
@@ -265,7 +264,7 @@ class _Run:
         self.told.end()
         self.told.note("writing and verifying the products")
         rows = read_polygons(spec.stores, grid)
-        files: Files = publish_all(self.client, spec, prepared, self.directory, rows)
+        files: Files = publish_all(self.flight, spec, prepared, self.directory, rows)
         seconds = time.perf_counter() - started
         record = self._record(spec, files, registration, seconds, total)
         files.report(record)
@@ -324,7 +323,7 @@ class _Run:
                 size = self.prepared.grid.core_window(Tile(*receipt.key[1:])).size
             self.told.advance(receipt, size)
 
-        return self.batch.run(self.client, Task(spec.name), stage, keys, advance)
+        return self.batch.run(self.flight, Task(spec.name), stage, keys, advance)
 
     def _all_or_none(self) -> None:
         """Regions cannot be joined around a core that is missing."""

@@ -146,7 +146,7 @@ def prepare_series(settings: ChangeSettings, out: Path) -> PreparedSeries:
         check_mask(Path(mask), geobox)
     mmu_px = _mmu_pixels(settings.mmu_ha, geobox, notes)
     need = _worker_bytes(grid, len(facts), len(names))
-    if settings.cluster.scheduler is None or settings.cluster.memory_limit is not None:
+    if settings.cluster.embedded or settings.cluster.memory_limit is not None:
         limit = memory_per_worker(settings.cluster)
         if need > limit:
             raise ConfigError(

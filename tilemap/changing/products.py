@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
-from distributed import CancelledError, Client
-from distributed.scheduler import KilledWorker
 
 from tilemap.changing.directory import ChangeDirectory
 from tilemap.changing.palette import pair_of
@@ -18,9 +17,10 @@ from tilemap.changing.profiles import change_profiles
 from tilemap.changing.reporting import write_item, write_page
 from tilemap.changing.tables import Transitions, transitions, write_tables
 from tilemap.changing.working import ChangeSpec, run_export
+from tilemap.cluster.flight import Flight, Task
 from tilemap.comparison.qa import Qa
-from tilemap.errors import StoreError, UnavailableError
 from tilemap.models.registry import file_sha256
+from tilemap.products import export_all
 from tilemap.stages.export import ExportReceipt
 from tilemap.stages.figures import ChangeFigures
 from tilemap.stages.sieve import KM2, P_SUM, PIXELS, PROVISIONAL, SLIVER, SUMS, ChangePolygon
@@ -29,7 +29,6 @@ from tilemap.stores.core_store import CoreStore
 from tilemap.stores.polygons import write_polygons
 from tilemap.stores.sidecars import class_rows, write_sidecars
 
-RETRIES = 2
 POLYGONS = "changes.gpkg"
 COLUMNS = (
     "id", "from", "to", "code", "date", "earliest", "latest", "area_ha", "pixels", "p_change",
@@ -124,7 +123,7 @@ class Files:
 
 
 def publish_all(
-    client: Client,
+    flight: Flight[Any],
     spec: ChangeSpec,
     prepared: PreparedSeries,
     directory: ChangeDirectory,
@@ -133,18 +132,19 @@ def publish_all(
     """Export the rasters on the workers, then publish everything together, sidecars first.
 
     Args:
+        flight: the window; empty.
         rows: the polygons.
 
     Raises:
         StoreError: if one cannot be written or does not read back as it should.
-        UnavailableError: if the connection to the scheduler is lost.
+        UnavailableError: if the connection to the scheduler is lost, or nobody is left.
     """
     out, names = directory.path, [c.name for c in prepared.classes]
     isos = [fact.iso for fact in prepared.facts]
     figures = _figures(spec, prepared)
     tags = {"TILEMAP_DATES": ",".join(isos), "TILEMAP_METHOD": prepared.settings.method}
     profiles = change_profiles(prepared.geobox, prepared.classes, isos, tags)
-    rasters = _export(client, spec, out, profiles)
+    rasters = _export(flight, spec, out, profiles)
     found = transitions(names, figures.pixels.tolist(), figures.km2.tolist())
     others = list(write_tables(out, found, isos, figures.classes_km2))
     polygons = out / POLYGONS
@@ -191,21 +191,13 @@ def _figures(spec: ChangeSpec, prepared: PreparedSeries) -> ChangeFigures:
 
 
 def _export(
-    client: Client, spec: ChangeSpec, out: Path, profiles: dict[str, RasterProfile]
+    flight: Flight[Any], spec: ChangeSpec, out: Path, profiles: dict[str, RasterProfile]
 ) -> dict[str, ExportReceipt]:
-    futures = [
-        client.submit(
-            run_export, spec.name, name, profile, (out / f"{name}.tif").absolute(),
-            key=f"export-{name}-{spec.name}", pure=False, retries=RETRIES,
+    tasks = [
+        Task(
+            name, (run_export, spec.name, name, profile, (out / f"{name}.tif").absolute()),
+            key=f"export-{name}-{spec.name}-{uuid4().hex[:8]}",
         )
         for name, profile in profiles.items()
     ]  # fmt: skip
-    try:
-        return dict(zip(profiles, client.gather(futures), strict=True))
-    except KilledWorker as error:
-        raise StoreError("the worker died each time it wrote the products") from error
-    except CancelledError as error:
-        raise UnavailableError(
-            "the Dask scheduler must stay until the run ends, the connection to it was lost; "
-            "the same command continues"
-        ) from error
+    return export_all(flight, tasks)

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tilemap.cli.segment import (
+    AllowHosts,
     Bands,
+    Cluster,
     Device,
     Engine,
     Fresh,
@@ -133,9 +135,11 @@ def change(
     nodata: Nodata = None,
     scale: Scale = None,
     offset: Offset = None,
+    allow_hosts: AllowHosts = None,
     device: Device = "auto",
     precision: Precision = "float32",
     engine: Engine = "auto",
+    cluster: Cluster = None,
     scheduler: Scheduler = None,
     workers: Workers = None,
     memory_limit: MemoryLimit = None,

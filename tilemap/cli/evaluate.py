@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tilemap.cli.segment import MemoryLimit, Scheduler, Workers
+from tilemap.cli.segment import Cluster, MemoryLimit, Scheduler, Workers
 
 _REFERENCE, _FIGURES = "The reference", "The figures"
 LINE_EVERY_S = 10.0
@@ -104,6 +104,7 @@ def evaluate(
         float | None, typer.Option(help="The same in metres.", rich_help_panel=_FIGURES)
     ] = None,
     core: Annotated[int, typer.Option(help="Side of a tile, pixels.")] = 2048,
+    cluster: Cluster = None,
     scheduler: Scheduler = None,
     workers: Workers = None,
     memory_limit: MemoryLimit = None,
@@ -129,6 +130,7 @@ def evaluate(
         tolerance=tolerance,
         tolerance_m=tolerance_m,
         core=core,
+        cluster=cluster,
         scheduler=scheduler,
         workers=workers,
         memory_limit=memory_limit,

@@ -18,7 +18,7 @@ Scenes = Annotated[
     list[str],
     typer.Argument(
         help="GeoTIFF, COG or JPEG 2000: one file, several (bands or neighbours of one scene), a "
-        "directory, or a STAC item (.json).",
+        "directory, or a STAC item (.json); files and items may be addresses (https://, s3://).",
         show_default=False,
     ),
 ]
@@ -66,6 +66,15 @@ Resolution = Annotated[
     float | None,
     typer.Option(
         help="Bring the scene to this pixel size, in units of its CRS.", rich_help_panel=_SCENE
+    ),
+]
+AllowHosts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-host",
+        help="A host that may be asked for what is not on this disk: example.org, "
+        "example.org:8080, *.example.org or s3://bucket; may be given several times.",
+        rich_help_panel=_SCENE,
     ),
 ]
 Core = Annotated[
@@ -121,6 +130,14 @@ Scheduler = Annotated[
         help="Address of a Dask scheduler [default: an embedded cluster].", rich_help_panel=_WHERE
     ),
 ]
+Cluster = Annotated[
+    Path | None,
+    typer.Option(
+        help="TOML file with a [cluster] table, see docs/cluster.md [default: what "
+        "TILEMAP_CLUSTER names].",
+        rich_help_panel=_WHERE,
+    ),
+]
 Workers = Annotated[
     int | None,
     typer.Option(
@@ -169,6 +186,7 @@ def plan(
     offset: Offset = None,
     like: Like = None,
     resolution: Resolution = None,
+    allow_hosts: AllowHosts = None,
     core: Core = None,
     halo: Halo = None,
     blend: Blend = None,
@@ -178,6 +196,7 @@ def plan(
     tta: Tta = "none",
     uncertainty: UncertaintyOption = None,
     probabilities: Probabilities = False,
+    cluster: Cluster = None,
     scheduler: Scheduler = None,
     workers: Workers = None,
     memory_limit: MemoryLimit = None,
@@ -203,6 +222,7 @@ def segment(
     offset: Offset = None,
     like: Like = None,
     resolution: Resolution = None,
+    allow_hosts: AllowHosts = None,
     core: Core = None,
     halo: Halo = None,
     blend: Blend = None,
@@ -212,6 +232,7 @@ def segment(
     tta: Tta = "none",
     uncertainty: UncertaintyOption = None,
     probabilities: Probabilities = False,
+    cluster: Cluster = None,
     scheduler: Scheduler = None,
     workers: Workers = None,
     memory_limit: MemoryLimit = None,

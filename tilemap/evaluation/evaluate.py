@@ -7,17 +7,19 @@ adds them up, so any order and any number of workers give the same figures.
 from __future__ import annotations
 
 import time
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
 
-from distributed import Client, Future, as_completed
+from distributed import Client
 from distributed.scheduler import KilledWorker
 
-from tilemap.cluster import ClusterSettings, connect, thread_count
-from tilemap.errors import SceneError, SceneMismatchError, StoreError, UnavailableError
+from tilemap.cluster import ClusterSettings, connect, make_flight
+from tilemap.cluster.flight import Flight, Task
+from tilemap.errors import SceneError, SceneMismatchError, StoreError
 from tilemap.evaluation.counting import Counter, EvaluationPlugin, count_task, peak_memory
 from tilemap.evaluation.request import (
     EvaluateSettings,
@@ -32,7 +34,6 @@ from tilemap.geometry import Tile
 from tilemap.record import versions
 from tilemap.report.evaluation_report import error_map
 
-IN_FLIGHT_PER_THREAD = 2
 RETRIES = 2
 FEW = 4
 """Tiles up to which no cluster is started: it would take longer than they do."""
@@ -116,8 +117,7 @@ def count_map(work: Work, cluster: ClusterSettings, progress: Progress | None = 
     """
     total = Tally.empty(len(work.classes))
     told, size = progress or _silent, work.grid.size
-    asked = cluster.scheduler is not None or cluster.workers is not None
-    if size <= FEW and not asked:
+    if size <= FEW and not cluster.asked:
         counter = Counter(work)
         for done, tile in enumerate(work.grid.tiles(), 1):
             total.add(counter.count(tile))
@@ -126,7 +126,7 @@ def count_map(work: Work, cluster: ClusterSettings, progress: Progress | None = 
         peak = peak_memory()
     else:
         with connect(cluster) as client:
-            for done, tally in enumerate(_on_cluster(client, work), 1):
+            for done, tally in enumerate(_on_cluster(client, work, cluster), 1):
                 total.add(tally)
                 told(done, size)
             peak = max(client.run(peak_memory).values())
@@ -142,53 +142,42 @@ def _silent(done: int, size: int) -> None:
     """Nobody listens."""
 
 
-def _on_cluster(client: Client, work: Work) -> Iterator[Tally]:
+def _on_cluster(client: Client, work: Work, cluster: ClusterSettings) -> Iterator[Tally]:
     """The tiles' counts as they come; a few tasks in flight per thread, however large the map."""
     name = f"evaluate-{uuid4().hex[:12]}"
     plugin = EvaluationPlugin(name, _absolute(work))
     client.register_plugin(plugin)
-    running: dict[Future[bytes], tuple[Tile, int]] = {}
-    completed = as_completed(raise_errors=False)
-    waiting = work.grid.tiles()
-
-    def submit(tile: Tile, attempt: int) -> None:
-        key = f"{name}-{tile.row}-{tile.col}-{attempt}"
-        future = client.submit(count_task, name, tuple(tile), key=key, pure=False)
-        running[future] = (tile, attempt)
-        completed.add(future)
-
-    def fill() -> None:
-        limit = IN_FLIGHT_PER_THREAD * thread_count(client)
-        while len(running) < limit and (tile := next(waiting, None)) is not None:
-            submit(tile, 0)
-
+    flight: Flight[Tile] = make_flight(client, cluster)
+    waiting = deque(work.grid.tiles())
+    tries: dict[Tile, int] = defaultdict(int)
+    failures: dict[Tile, int] = defaultdict(int)
     try:
-        fill()
-        for future in completed:
-            tile, attempt = running.pop(future)
-            if future.status == "finished":
-                yield Tally.from_bytes(future.result(), len(work.classes))
-            else:
-                _check(future, attempt)
-                submit(tile, attempt + 1)
-            fill()
+        while waiting or len(flight):
+            while waiting and flight.room(segments=False) > 0:
+                tile = waiting.popleft()
+                tries[tile] += 1
+                key = f"{name}-{tile.row}-{tile.col}-{tries[tile]}"
+                flight.submit(Task(tile, (count_task, name, tuple(tile)), key))
+            for landed in flight.landed():
+                if landed.error is None and not landed.lost:
+                    yield Tally.from_bytes(landed.value, len(work.classes))
+                    continue
+                if landed.error is not None:
+                    failures[landed.item] += 1
+                    _check(landed.error, failures[landed.item])
+                waiting.appendleft(landed.item)
     finally:
-        client.cancel(list(running))
+        flight.cancel()
         client.unregister_worker_plugin(plugin.name)
 
 
-def _check(future: Future[bytes], attempt: int) -> None:
+def _check(error: BaseException, failures: int) -> None:
     """Raise what another try cannot mend."""
-    if future.status != "error":
-        raise UnavailableError(
-            "the Dask scheduler must stay until the evaluation ends, the connection to it was lost"
-        )
-    error = future.exception()
     if isinstance(error, KilledWorker):
         raise StoreError(
             "the worker died each time it counted a tile; give it more memory, or a smaller --core"
         ) from error
-    if isinstance(error, SceneError) or attempt >= RETRIES:
+    if isinstance(error, SceneError) or failures > RETRIES:
         raise error
 
 

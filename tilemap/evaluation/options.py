@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from tilemap.cluster import ClusterSettings
+from tilemap.cluster.table import choose_cluster
 from tilemap.errors import UsageError
 from tilemap.evaluation.request import CORE, EvaluateSettings, split_values
 from tilemap.plan import parse_bytes
@@ -21,7 +22,8 @@ class EvaluateOptions(TypedDict, total=False):
     that do not count: "0,9", or a sequence). Of the figures:
     ``confidence`` (percent on the map's grid; default confidence.tif beside the map),
     ``regions`` and ``region_column``, ``tolerance`` (of boundaries, pixels) or ``tolerance_m``.
-    Of the work: ``core`` (pixels), ``scheduler``, ``workers``, ``memory_limit`` ("2GiB").
+    Of the work: ``core`` (pixels), ``cluster`` (a file with a ``[cluster]`` table, or its
+    keys), or ``scheduler``, or ``workers``; ``memory_limit`` ("2GiB").
     """
 
     column: str | None
@@ -37,6 +39,7 @@ class EvaluateOptions(TypedDict, total=False):
     tolerance: float | None
     tolerance_m: float | None
     core: int
+    cluster: str | Path | Mapping[str, Any] | None
     scheduler: str | None
     workers: int | None
     memory_limit: str | int | None
@@ -72,7 +75,8 @@ def settings_of(
         tolerance_m=options.get("tolerance_m"),
         core=options.get("core", CORE),
     )
-    cluster = ClusterSettings(
+    cluster = choose_cluster(
+        options.get("cluster"),
         options.get("scheduler"),
         options.get("workers"),
         None if limit is None else parse_bytes(limit),

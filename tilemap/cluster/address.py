@@ -1,0 +1,127 @@
+"""A scheduler that runs already: its address, its certificates, and how long it may be silent."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from distributed import Client
+from distributed.security import Security
+
+from tilemap.cluster.settings import ClusterSettings
+from tilemap.errors import ConfigError, UnavailableError
+
+if TYPE_CHECKING:
+    from tilemap.cluster.table import TlsFiles
+
+ENCRYPTED = ("tls", "wss")
+
+
+def scheme_of(address: str) -> str:
+    """Protocol of an address: ``tcp`` where it says none.
+
+    >>> scheme_of("tls://host:8786"), scheme_of("host:8786")
+    ('tls', 'tcp')
+    """
+    return address.partition("://")[0] if "://" in address else "tcp"
+
+
+def is_loopback(address: str) -> bool:
+    """Whether an address leads to this machine alone, so that nobody listens on the way.
+
+    >>> is_loopback("tcp://127.0.0.1:8786"), is_loopback("10.0.0.3:8786")
+    (True, False)
+    """
+    if scheme_of(address) == "inproc":
+        return True
+    host = urlsplit(address if "://" in address else f"tcp://{address}").hostname
+    if not host:
+        return False
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        pass
+    try:
+        found = socket.getaddrinfo(host, None)
+    except OSError:
+        return False
+    return all(ipaddress.ip_address(str(entry[4][0])).is_loopback for entry in found)
+
+
+def check_encrypted(address: str, insecure: bool) -> None:
+    """Whoever can write to a scheduler can run code on its workers: off loopback it takes TLS.
+
+    Raises:
+        ConfigError: if the scheduler lies elsewhere and is reached in the clear.
+    """
+    if insecure or scheme_of(address) in ENCRYPTED or is_loopback(address):
+        return
+    host = address.partition("://")[2] or address
+    raise ConfigError(
+        f"a scheduler that is not on this machine must be reached over TLS, got {address}; give "
+        f"tls://{host} and certificates, or a [cluster] table with insecure = true where the "
+        "network is yours alone"
+    )
+
+
+def security_of(tls: TlsFiles | None) -> Security | None:
+    """Certificates of every role from the table; None leaves them to Dask's configuration.
+
+    Raises:
+        ConfigError: if a file is not there.
+    """
+    if tls is None:
+        return None
+    for path in (tls.ca, tls.cert, tls.key):
+        if not path.is_file():
+            raise ConfigError(f"cluster.tls must name files that are there, {path} is not")
+    pair = {
+        f"tls_{role}_{part}": str(path)
+        for role in ("client", "scheduler", "worker")
+        for part, path in (("cert", tls.cert), ("key", tls.key))
+    }
+    return Security(tls_ca_file=str(tls.ca), require_encryption=True, **pair)
+
+
+@contextmanager
+def reached(
+    address: str, settings: ClusterSettings, security: Security | None = None
+) -> Iterator[Client]:
+    """A client of the scheduler at an address.
+
+    Raises:
+        ConfigError: if it is reached in the clear and lies elsewhere.
+        UnavailableError: if it does not answer in time, or refuses the certificate.
+    """
+    table = settings.table
+    check_encrypted(address, table is not None and table.insecure)
+    if security is None:
+        security = security_of(None if table is None else table.tls)
+    elif scheme_of(address) not in ENCRYPTED:
+        security = None
+    limit = settings.timeout_s
+    try:
+        with warnings.catch_warnings():
+            # Dask's own remark about versions; they are compared with more care afterwards.
+            warnings.simplefilter("ignore")
+            # Three steps of the handshake each have this long.
+            client = Client(address, timeout=limit / 3, security=security)
+    except (OSError, TimeoutError, ValueError, TypeError, ImportError) as error:
+        raise UnavailableError(
+            f"a Dask scheduler must answer at {address} within {limit:g} s: "
+            f"{_cause(error) or 'it did not'}"
+        ) from error
+    with client:
+        yield client
+
+
+def _cause(error: BaseException) -> str:
+    """The innermost reason in one line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return " ".join(str(error).split())

@@ -1,0 +1,81 @@
+"""A client of the cluster that the settings ask for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+from distributed import Client
+
+from tilemap.cluster.address import reached
+from tilemap.cluster.census import RolePlugin, Route, route_of, take_census
+from tilemap.cluster.embedded import embedded
+from tilemap.cluster.flight import Flight
+from tilemap.cluster.settings import THREADS_PER_WORKER, ClusterSettings
+from tilemap.errors import UnavailableError
+
+POLL_S = 0.2
+
+
+@contextmanager
+def connect(settings: ClusterSettings) -> Iterator[Client]:
+    """A client of the cluster; what was started here is stopped again.
+
+    Raises:
+        ConfigError: if the cluster cannot be as it is described, or its versions differ.
+        UnavailableError: if no scheduler answers in time, no worker comes, or an optional
+            package is not there.
+    """
+    with _started(settings) as client:
+        if not settings.embedded:
+            wait_for_worker(client, settings)
+        if not settings.embedded or settings.table is not None:
+            client.register_plugin(RolePlugin())
+        yield client
+
+
+def _started(settings: ClusterSettings) -> AbstractContextManager[Client]:
+    if settings.scheduler is not None:
+        return reached(settings.scheduler, settings)
+    return embedded(settings)
+
+
+def wait_for_worker(client: Client, settings: ClusterSettings) -> None:
+    """Until there is one; a cluster that grows with its work starts without.
+
+    Raises:
+        UnavailableError: if none comes in time.
+    """
+    table = settings.table
+    if table is not None and table.adaptive is not None and table.adaptive.minimum == 0:
+        return
+    # Somebody else's cluster has workers or has not; those of ours are only just asked for.
+    limit = settings.timeout_s if settings.scheduler is not None else settings.wait_s
+    deadline = time.monotonic() + limit
+    while not take_census(client):
+        if time.monotonic() > deadline:
+            where = settings.scheduler or "this cluster"
+            raise UnavailableError(
+                f"the scheduler of {where} must have workers, it has none after {limit:g} s"
+            )
+        time.sleep(POLL_S)
+
+
+def make_flight(
+    client: Client, settings: ClusterSettings, route: Route | None = None
+) -> Flight[Any]:
+    """An empty window of tasks on a cluster.
+
+    Args:
+        route: where the tasks go; default what suits the workers that are there.
+    """
+    table = settings.table
+    adaptive = None if table is None else table.adaptive
+    return Flight(
+        client,
+        route_of(client) if route is None else route,
+        settings.wait_s,
+        at_least=1 if adaptive is None else THREADS_PER_WORKER * adaptive.maximum,
+    )

@@ -1,0 +1,282 @@
+"""Tasks in flight: how many more may go, which came back, and whether anybody can run the rest."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass, replace
+from queue import Empty, SimpleQueue
+from typing import Any, Generic, TypeVar
+
+from distributed import Client, Future
+
+from tilemap.cluster.census import Census, Lane, Route, take_census
+from tilemap.errors import UnavailableError
+
+IN_FLIGHT_PER_SLOT = 2
+"""One that runs, and one that is with the worker already when it ends."""
+LOOK_EVERY_S = 1.0
+"""How often the driver asks who is there: the window follows workers that join and leave."""
+LOST = (
+    "the Dask scheduler must stay until the run ends, the connection to it was lost; "
+    "the same command continues"
+)
+
+Item = TypeVar("Item", bound=Hashable)
+
+
+@dataclass(frozen=True)
+class Landed(Generic[Item]):
+    """A task that is over.
+
+    Args:
+        item: what it was for.
+        value: what it returned; None unless it ended well.
+        error: what it raised.
+        lost: its worker went away with what it returned, or before it could begin; once more.
+    """
+
+    item: Item
+    value: Any = None
+    error: BaseException | None = None
+    lost: bool = False
+
+
+@dataclass(frozen=True)
+class Task(Generic[Item]):
+    """What is to be run.
+
+    Args:
+        item: what it is for; told again when it lands.
+        call: function and arguments; small, for they travel.
+        key: its name with Dask, never used before.
+        segments: whether it runs the model.
+        priority: higher first.
+    """
+
+    item: Item
+    call: tuple[Any, ...]
+    key: str
+    segments: bool = False
+    priority: int = 0
+
+
+class Flight(Generic[Item]):
+    """The driver's window of tasks with Dask; one for the GPUs, where there are some.
+
+    Tasks that ask for resources are never held back by Dask's own queue, so that the window alone
+    keeps the scheduler small. Two windows, so that GPUs never wait while the other's is full.
+
+    Args:
+        route: where tasks go.
+        wait_s: how long a lane may be without any worker.
+        census: asks who is there.
+        at_least: slots a lane is counted for though fewer are there; a cluster that grows with
+            its work must see that there is some.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        route: Route,
+        wait_s: float,
+        census: Callable[[Client], Census] = take_census,
+        at_least: int = 1,
+    ) -> None:
+        self.route = route
+        self._client, self._wait_s, self._census = client, wait_s, census
+        self._at_least = at_least
+        self._flying: dict[Future[Any], tuple[Lane, Item]] = {}
+        self._count: Counter[Lane] = Counter()
+        self._over: SimpleQueue[Future[Any]] = SimpleQueue()
+        self._slots: dict[Lane, dict[str, int]] = {"cpu": {}, "gpu": {}}
+        self._seen: dict[Lane, float] = {}
+        self._stranded: list[Landed[Item]] = []
+        self._looked = 0.0
+        self.look()
+
+    def __len__(self) -> int:
+        return len(self._flying)
+
+    def room(self, segments: bool) -> int:
+        """How many more tasks of a kind may go."""
+        lane = self.route.lane(segments)
+        slots = max(self._at_least, sum(self._slots[lane].values()))
+        return IN_FLIGHT_PER_SLOT * slots - self._count[lane]
+
+    def slots(self, segments: bool) -> int:
+        """Tasks of a kind that the workers run at a time."""
+        return sum(self._slots[self.route.lane(segments)].values())
+
+    def submit(self, task: Task[Item]) -> None:
+        """Give one task to Dask."""
+        lane = self.route.lane(task.segments)
+        function, *arguments = task.call
+        future = self._client.submit(
+            function,
+            *arguments,
+            key=task.key,
+            priority=task.priority,
+            resources=self.route.resources(lane) or None,
+            pure=False,
+        )
+        self._flying[future] = (lane, task.item)
+        self._count[lane] += 1
+        future.add_done_callback(self._over.put)
+
+    def landed(self) -> list[Landed[Item]]:
+        """Wait until tasks are over, and take them.
+
+        Raises:
+            UnavailableError: if the connection to the scheduler is lost, or there is nobody any
+                more who can do what is left.
+        """
+        assert self._flying
+        found: list[Landed[Item]] = []
+        while not found:
+            futures = self._next()
+            values = self._gather([f for f in futures if f.status == "finished"])
+            found += [self._land(f, values.get(f)) for f in futures if f in self._flying]
+            if time.monotonic() - self._looked > LOOK_EVERY_S:
+                self._stranded += self.look()
+            found += self._stranded
+            self._stranded = []
+        return found
+
+    def _next(self) -> list[Future[Any]]:
+        """What is over by now; waits a little for the first."""
+        futures: list[Future[Any]] = []
+        try:
+            future = self._over.get(timeout=LOOK_EVERY_S)
+            while True:
+                if future in self._flying:
+                    futures.append(future)
+                future = self._over.get_nowait()
+        except Empty:
+            return futures
+
+    def _gather(self, done: list[Future[Any]]) -> dict[Future[Any], Any]:
+        """What they returned, all in one message; without those that are not there any more.
+
+        A worker may die with it: then Dask does the task again, if there is a worker to do it.
+        """
+        if not done:
+            return {}
+        assert self._client.loop is not None
+        loop = self._client.loop.asyncio_loop  # type: ignore[attr-defined]
+        asked = asyncio.run_coroutine_threadsafe(self._asked(done), loop)
+        while True:
+            try:
+                values = asked.result(timeout=LOOK_EVERY_S)
+            except TimeoutError:
+                self._stranded += self.look()
+                continue
+            except OSError as error:
+                raise UnavailableError(LOST) from error
+            return {future: values[future.key] for future in done if future.key in values}
+
+    async def _asked(self, done: list[Future[Any]]) -> dict[str, Any]:
+        values: dict[str, Any] = await self._client.gather(
+            {future.key: future for future in done}, errors="skip", asynchronous=True
+        )
+        return {key: value for key, value in values.items() if value is not None}
+
+    def _land(self, future: Future[Any], value: Any) -> Landed[Item]:
+        lane, item = self._flying.pop(future)
+        self._count[lane] -= 1
+        if value is not None:
+            return Landed(item, value)
+        if future.status == "error":
+            return Landed(item, error=future.exception())
+        if future.status in ("finished", "lost", "pending"):
+            return Landed(item, lost=True)
+        raise UnavailableError(LOST)
+
+    def look(self) -> list[Landed[Item]]:
+        """Ask who is there.
+
+        Returns:
+            Tasks that were waiting for workers that are all gone. Others have come, but Dask tried
+            these before the others had said what they are for, and does not try again.
+
+        Raises:
+            UnavailableError: if a lane with work has had no worker for too long.
+        """
+        try:
+            census = self._census(self._client)
+        except OSError as error:
+            raise UnavailableError(LOST) from error
+        self._looked = now = time.monotonic()
+        stranded: list[Landed[Item]] = []
+        for lane, before in self._slots.items():
+            there = self.route.slots(lane, census)
+            if there or not self._count[lane]:
+                self._seen[lane] = now
+            elif now - self._seen.setdefault(lane, now) > self._wait_s:
+                raise UnavailableError(_nobody(lane, self.route, self._wait_s))
+            if there and not before.keys() & there.keys():
+                stranded += self._recall(lane)
+            self._slots[lane] = there
+        return stranded
+
+    def _recall(self, lane: Lane) -> list[Landed[Item]]:
+        futures = [future for future, (where, _) in self._flying.items() if where == lane]
+        items = [Landed(self._flying.pop(future)[1], lost=True) for future in futures]
+        self._count[lane] -= len(futures)
+        self._client.cancel(futures)
+        return items
+
+    def all_of(self, tasks: Iterable[Task[Item]], retries: int) -> dict[Item, Any]:
+        """Run a few tasks, all at once, and wait for all.
+
+        Args:
+            retries: how often each may fail before.
+
+        Returns:
+            What each returned, by item.
+
+        Raises:
+            UnavailableError: see ``landed``.
+            Exception: of the task that failed too often.
+        """
+        waiting = {task.item: task for task in tasks}
+        failures: Counter[Item] = Counter()
+        values: dict[Item, Any] = {}
+        for task in waiting.values():
+            self.submit(task)
+        try:
+            while len(self):
+                for landed in self.landed():
+                    if landed.error is None and not landed.lost:
+                        values[landed.item] = landed.value
+                        continue
+                    failures[landed.item] += not landed.lost
+                    if landed.error is not None and failures[landed.item] > retries:
+                        raise landed.error
+                    again = waiting[landed.item]
+                    again = waiting[landed.item] = replace(again, key=f"{again.key}-again")
+                    self.submit(again)
+        finally:
+            self.cancel()
+        return values
+
+    def cancel(self) -> None:
+        """Forget what is in flight."""
+        if self._flying:
+            self._client.cancel(list(self._flying))
+            self._flying.clear()
+            self._count.clear()
+
+
+def _nobody(lane: Lane, route: Route, wait_s: float) -> str:
+    who = "a worker"
+    if lane == "gpu":
+        who = "a worker that declares a GPU"
+    elif route.tile:
+        who = "a worker without a GPU"
+    return (
+        f"{who} must be there until the run ends, for {wait_s:g} s there was none; "
+        "the same command continues"
+    )
