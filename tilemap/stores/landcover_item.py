@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 from tilemap.errors import StoreError
 from tilemap.stores.profile_reading import read_profile
 from tilemap.stores.sidecars import sidecar_names
-from tilemap.stores.stac_item import Asset, ItemFacts, Moment, build_item, measure_file, stamp
+from tilemap.stores.stac_item import Asset, ItemFacts, Moment, build_item, stamp
+from tilemap.stores.stac_links import with_sources
 
 RUN, CLASS_MAP = "run.json", "landcover.tif"
 
@@ -81,15 +82,14 @@ def landcover_item(
     Raises:
         StoreError: if there is no finished run, or a product is not what ``run.json`` says.
     """
-    folder = folder or run_dir
     record = _read_record(run_dir)
     rasters = {
-        RASTERS[name].key: _raster(run_dir, folder, name, record)
+        RASTERS[name].key: _raster(run_dir, name, record)
         for name in RASTERS
         if name in record["products"]
     }
     others = {
-        file.key: _other(run_dir, folder, name)
+        file.key: _other(run_dir, name)
         for name, file in OTHERS.items()
         if (run_dir / name).exists()
     }
@@ -104,7 +104,6 @@ def landcover_item(
         geobox=looks.geobox,
         start=start,
         description=f"Classes of {scene} by the model {model}.",
-        sources=sources or {},
         lineage=_lineage(record),
         software={name: str(version) for name, version in record["versions"].items()},
         properties={
@@ -113,7 +112,8 @@ def landcover_item(
             **(properties or {}),
         },
     )
-    return build_item(facts, {**rasters, **others}, folder)
+    item = build_item(facts, {**rasters, **others}, run_dir)
+    return with_sources(item, sources or {}, folder or run_dir)
 
 
 def _read_record(run_dir: Path) -> dict[str, Any]:
@@ -129,7 +129,7 @@ def _read_record(run_dir: Path) -> dict[str, Any]:
     return record
 
 
-def _raster(run_dir: Path, folder: Path, name: str, record: Mapping[str, Any]) -> Asset:
+def _raster(run_dir: Path, name: str, record: Mapping[str, Any]) -> Asset:
     said, path = record["products"][name], run_dir / name
     try:
         size = path.stat().st_size
@@ -140,15 +140,11 @@ def _raster(run_dir: Path, folder: Path, name: str, record: Mapping[str, Any]) -
             f"{path} must have {said['bytes']} bytes by its {RUN}, got {size}; run it again"
         )
     file = RASTERS[name]
-    return Asset(
-        folder / name, file.title, read_profile(path), file.roles, said["sha256"], said["bytes"]
-    )
+    return Asset(path, file.title, read_profile(path), file.roles, said["sha256"], size)
 
 
-def _other(run_dir: Path, folder: Path, name: str) -> Asset:
-    file, path = OTHERS[name], run_dir / name
-    digest, size = (None, None) if path.is_dir() else measure_file(path)
-    return Asset(folder / name, file.title, None, file.roles, digest, size)
+def _other(run_dir: Path, name: str) -> Asset:
+    return Asset(run_dir / name, OTHERS[name].title, roles=OTHERS[name].roles)
 
 
 def _date(record: Mapping[str, Any], day: Moment | None) -> tuple[Moment, str]:
