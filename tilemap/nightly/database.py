@@ -19,6 +19,10 @@ BUSY_S = 20.0
 _TRIES = 10
 
 
+class DamagedLedgerError(StoreError):
+    """A file that is no sound ledger; a new one can be made from what lies on disk."""
+
+
 def side_files(path: Path) -> tuple[Path, Path]:
     """What SQLite keeps beside a file that is in use: its log, and the log's index."""
     return path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")
@@ -41,7 +45,7 @@ def told(path: Path) -> Iterator[None]:
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise BusyError(f"{path} is being written by another process; try again") from error
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-            raise StoreError(f"{path} is damaged ({error}); {REBUILD}") from error
+            raise DamagedLedgerError(f"{path} is damaged ({error}); {REBUILD}") from error
         if code in (
             sqlite3.SQLITE_FULL,
             sqlite3.SQLITE_IOERR,
@@ -127,6 +131,17 @@ class Database:
         if os.getpid() == self._pid:
             self._connection.close()
 
+    def settle(self) -> None:
+        """Bring all that is in the log into the file itself, and empty the log.
+
+        Raises:
+            BusyError: somebody reads what is to be brought over.
+        """
+        with self._mutex, told(self.path):
+            busy = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        if busy:
+            raise BusyError(f"{self.path} is being read by another process; try again")
+
     def in_place(self) -> bool:
         """Whether the file that was opened is still the one that lies there."""
         return self._inode is None or inode_of(self.path) == self._inode
@@ -205,7 +220,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     _use_wal(connection, path)
     problem = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     if problem != "ok":
-        raise StoreError(f"{path} is damaged ({problem}); {REBUILD}")
+        raise DamagedLedgerError(f"{path} is damaged ({problem}); {REBUILD}")
     migrate(connection, path)
 
 

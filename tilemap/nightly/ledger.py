@@ -278,6 +278,14 @@ class Ledger:
         rows = self.database.read("SELECT * FROM timing WHERE attempt = ? ORDER BY step", attempt)
         return {row["step"]: row["seconds"] for row in rows}
 
+    def knows(self, area: str, key: str | None = None) -> bool:
+        """Whether anything is recorded of an area, or of one key of it."""
+        tables = ("scene", "attempt", "product", "quarantine")
+        any_of = " UNION ALL ".join(
+            f"SELECT 1 FROM {table} WHERE area = ?1 AND (?2 IS NULL OR id = ?2)" for table in tables
+        )
+        return self.database.row(f"{any_of} LIMIT 1", area, key) is not None
+
     # --- products ------------------------------------------------------------------------------
 
     def product(self, area: str, kind: Kind, key: str) -> Product | None:
@@ -365,5 +373,7 @@ def _slots(values: Mapping[str, object]) -> str:
 
 def _is_used(root: Path) -> bool:
     """Whether products or quarantines lie in a root."""
-    found = (*root.glob("products/*/*/*/work.json"), *root.glob("quarantine/*/*.json"))
-    return bool(found)
+    published = (path for path in root.glob("products/*/*/*/work.json"))
+    return any(not path.parent.name.startswith(".") for path in published) or any(
+        quarantine_files.paths(root)
+    )

@@ -147,7 +147,11 @@ class Lock:
 
 def read_lock(database: Database) -> LockState:
     """The lock's row as it is now."""
-    (row,) = database.read("SELECT * FROM lock")
+    return lock_of(database.read("SELECT * FROM lock")[0])
+
+
+def lock_of(row: sqlite3.Row) -> LockState:
+    """A row of ``lock``."""
     return LockState(
         token=row["token"],
         holder=None if row["holder"] is None else Holder(**json.loads(row["holder"])),
@@ -291,9 +295,9 @@ def _take(database: Database, lease_s: float, me: Holder, clock: Callable[[], da
     watched: LockState | None = None
     while True:
         with database.transaction() as connection:
-            state = read_lock(database)
             if not database.in_place():
                 raise BusyError(f"{database.path} was replaced just now; try again")
+            state = read_lock(database)
             verdict = "dead" if state.holder is None else judge(state, me, clock())
             if verdict == "unknown" and watched == state:
                 verdict = "dead"

@@ -1,0 +1,140 @@
+"""What the folders below a root say, whatever the ledger says.
+
+::
+
+    ROOT/products/catalog.json                    names the collections
+    ROOT/products/AREA/collection.json            names the products that are listed
+    ROOT/products/AREA/ID/VERSION/work.json       what the product is made of
+    ROOT/products/AREA/ID/VERSION/item.json       its files, their sizes and checksums
+
+A folder whose name begins with a point is being made or removed, and is none of ours to judge.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tilemap.directory import read_json
+from tilemap.errors import StoreError
+from tilemap.nightly.facts import Product
+from tilemap.nightly.rows import product_from_json
+
+PRODUCTS = "products"
+WORK_FILE, ITEM_FILE = "work.json", "item.json"
+COLLECTION_FILE, CATALOG_FILE = "collection.json", "catalog.json"
+_SHA256 = "1220"
+"""How a multihash begins that is a sha2-256 of 32 bytes."""
+
+
+def product_folders(root: Path) -> Iterator[str]:
+    """Every folder that a product may lie in, in order, relative to the products, as posix."""
+    products = root / PRODUCTS
+    for path in sorted(products.glob("*/*/*")):
+        relative = path.relative_to(products)
+        if path.is_dir() and not any(part.startswith(".") for part in relative.parts):
+            yield relative.as_posix()
+
+
+def read_product(root: Path, folder: str) -> Product:
+    """The product of one folder, as a listed one.
+
+    Raises:
+        StoreError: its ``work.json`` is not there, cannot be read, or is of another folder.
+    """
+    value = read_json(root / PRODUCTS / folder / WORK_FILE)
+    if value is None:
+        raise StoreError(f"its {WORK_FILE} is gone or is no JSON")
+    product = product_from_json(value)
+    if product.folder != folder:
+        raise StoreError(f"its {WORK_FILE} is of {product.folder}")
+    return product
+
+
+def listed_folders(root: Path, area: str) -> set[str] | None:
+    """Folders that the catalog names of one area; None if that cannot be told.
+
+    An area that a sound catalog does not name has none.
+    """
+    products = root / PRODUCTS
+    named = _linked(products / area / COLLECTION_FILE, "item")
+    if named is not None:
+        return {_beside(f"{area}/{COLLECTION_FILE}", href) for href in named}
+    catalogued = catalogued_areas(root)
+    return set() if catalogued is not None and area not in catalogued else None
+
+
+def catalogued_areas(root: Path) -> set[str] | None:
+    """Areas whose collections the catalog names; None if there is no catalog that can be read."""
+    named = _linked(root / PRODUCTS / CATALOG_FILE, "child")
+    return None if named is None else {_beside(CATALOG_FILE, href) for href in named}
+
+
+def faults(root: Path, folder: str, contents: bool) -> list[str]:
+    """What is wrong with the files of one product, in words.
+
+    Args:
+        root: of the passes.
+        folder: of the product, relative to the products.
+        contents: read the files and compare their checksums; else only their sizes.
+    """
+    place = root / PRODUCTS / folder
+    if not place.is_dir():
+        return ["its folder is gone"]
+    item = read_json(place / ITEM_FILE)
+    assets = item.get("assets") if isinstance(item, dict) else None
+    if not isinstance(assets, dict):
+        return [f"its {ITEM_FILE} is gone or is no item"]
+    found = (_fault(place, asset, contents) for asset in assets.values())
+    return [text for text in found if text is not None]
+
+
+def _fault(place: Path, asset: dict[str, Any], contents: bool) -> str | None:
+    href = str(asset.get("href"))
+    if is_address(href):
+        return None
+    path = place / href
+    name = href.removeprefix("./")
+    if not path.is_file():
+        return f"{name} is gone"
+    size, checksum = asset.get("file:size"), asset.get("file:checksum")
+    if size is not None and path.stat().st_size != size:
+        return f"{name} must have {size} bytes, it has {path.stat().st_size}"
+    if contents and isinstance(checksum, str) and checksum.startswith(_SHA256):
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if digest != checksum.removeprefix(_SHA256):
+            return f"{name} has other bytes than were published"
+    return None
+
+
+def is_address(href: str) -> bool:
+    """Whether a link leads elsewhere than to a file beside."""
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", href) is not None
+
+
+def _linked(path: Path, rel: str) -> list[str] | None:
+    """Where the links of one kind lead; None if the file is not there or is not of STAC."""
+    value = read_json(path)
+    links = value.get("links") if isinstance(value, dict) else None
+    if not isinstance(links, list):
+        return None
+    return [
+        str(link.get("href"))
+        for link in links
+        if isinstance(link, dict) and link.get("rel") == rel and not is_address(str(link["href"]))
+    ]
+
+
+def _beside(file: str, href: str) -> str:
+    """Folder of what a file links to, both relative to the products."""
+    parts: list[str] = file.split("/")[:-1]
+    for part in href.split("/"):
+        if part == "..":
+            parts = parts[:-1]
+        elif part not in (".", ""):
+            parts.append(part)
+    return "/".join(parts[:-1])
