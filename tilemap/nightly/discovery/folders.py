@@ -1,0 +1,215 @@
+"""Scenes in folders: listed, named, dated, and looked at twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tilemap.nightly.discovery.candidates import Candidate, Match, Matches, candidates, grouped
+from tilemap.nightly.discovery.items import (
+    LARGEST,
+    Json,
+    day_of_item,
+    is_item,
+    is_product,
+    parse_json,
+)
+from tilemap.nightly.discovery.listing import (
+    File,
+    Glob,
+    Lister,
+    expand,
+    is_file,
+    is_folder,
+    look,
+    parse_glob,
+)
+from tilemap.nightly.discovery.looking import Files, Moment
+from tilemap.nightly.discovery.naming import RASTERS, day_in, kind_of
+from tilemap.nightly.discovery.notes import Notes
+from tilemap.nightly.discovery.settling import moved
+from tilemap.nightly.facts import Found, Problem
+
+if TYPE_CHECKING:
+    from tilemap.nightly.config import AreaTable
+
+
+def look_in_folders(
+    area: AreaTable, when: Moment, ours: frozenset[str]
+) -> tuple[list[Found], list[Problem]]:
+    """The scenes of an area that lie in folders, by path.
+
+    Args:
+        area: whose folders and globs.
+        when: how it is told whether they are whole.
+        ours: folders of tilemap itself, as real paths.
+    """
+    notes, lister = Notes(area.name), Lister(ours)
+    matches = _matches(area, lister, notes)
+    if area.scene_pattern is None:
+        found, doubles = candidates(matches)
+        for path, other in doubles:
+            notes.count(f"{path} beside {other}", "path", "left out, called like another")
+    else:
+        found, others = grouped(matches.rasters, area.scene_pattern)
+        for path in others:
+            notes.count(path, "file", f"must match scene_pattern {area.scene_pattern!r}")
+    wanted = [
+        (candidate, day) for candidate, day in _dated(found) if within(area, day, candidate, notes)
+    ]
+    scenes = _settled(area.name, wanted, lister, when, notes)
+    for path, why in lister.errors.items():
+        notes.count(path, "folder", f"cannot be listed ({why})")
+    return scenes, notes.all()
+
+
+def within(area: AreaTable, day: date | None, what: Candidate | str, notes: Notes) -> bool:
+    """Whether a day is one of the area's; one that is not known is, unless it asks for days."""
+    if area.since is None and area.until is None:
+        return True
+    if day is None:
+        name = what if isinstance(what, str) else what.sources[0]
+        notes.count(name, "scene", "must tell its day, as the area has since or until")
+        return False
+    return (area.since or day) <= day <= (area.until or day)
+
+
+def _dated(found: Sequence[Candidate]) -> Iterator[tuple[Candidate, date | None]]:
+    for candidate in found:
+        if candidate.item is not None:
+            yield candidate, day_of_item(candidate.item)
+        else:
+            yield candidate, day_in(candidate.names)
+
+
+# --- what the globs match ------------------------------------------------------------------------
+
+
+def _matches(area: AreaTable, lister: Lister, notes: Notes) -> Matches:
+    globs = [glob for text in area.scenes if (glob := _glob(text, notes)) is not None]
+    bases = [_base(parse_glob(text)) for text in area.scenes]
+    matches = Matches(bases[0] if bases else "")
+    seen: set[str] = set()
+    for glob in globs:
+        for path in expand(glob, lister) if glob.parts else (glob.base,):
+            if path not in seen:
+                seen.add(path)
+                _sort(Match(path, _base(glob)), glob, lister, matches, notes)
+    return matches
+
+
+def _glob(text: str, notes: Notes) -> Glob | None:
+    """A folder or glob whose fixed part is there: a volume may be gone, its scenes are not."""
+    glob = parse_glob(text)
+    try:
+        Path(glob.base).stat()
+    except FileNotFoundError:
+        notes.add(text, f"{glob.base} is missing; is its volume mounted?")
+        return None
+    except OSError as error:
+        notes.add(text, f"{glob.base} cannot be looked at: {error.strerror}")
+        return None
+    if glob.parts and not Path(glob.base).is_dir():
+        kinds = f"{', '.join(RASTERS)}, .vrt or a STAC item (.json)"
+        notes.add(text, f"{glob.base} must be a folder or a scene: {kinds}")
+        return None
+    return glob
+
+
+def _base(glob: Glob) -> str:
+    return glob.base if glob.parts else str(Path(glob.base).parent)
+
+
+def _sort(match: Match, glob: Glob, lister: Lister, matches: Matches, notes: Notes) -> None:
+    """A path to where its kind belongs, if it is of any."""
+    folder, _, name = match.path.rpartition("/")
+    entry = lister.list(folder or "/").entries.get(name)
+    if entry is None:
+        return
+    kind = kind_of(name, glob.vrt)
+    if is_folder(entry):
+        if not lister.is_own(match.path) and lister.list(match.path).rasters:
+            matches.folders.append((match, lister.list(match.path).rasters))
+    elif kind is not None and not _is_text(match.path):
+        notes.count(match.path, "file", "must have a name that is UTF-8")
+    elif kind is not None and not is_file(entry):
+        if entry.is_symlink():
+            notes.count(match.path, "link", "to no file")
+    elif kind == "raster":
+        matches.rasters.append(match)
+    elif kind == "item":
+        item = read_item(match.path, notes)
+        if item is not None and (not glob.parts or not is_product(item)):
+            matches.items.append((match, item))
+
+
+def _is_text(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def read_item(path: str, notes: Notes) -> Json | None:
+    """A STAC item; None for any other JSON."""
+    try:
+        if Path(path).stat().st_size > LARGEST:
+            return None
+        content = Path(path).read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        notes.count(path, "file", f"cannot be read ({error.strerror})")
+        return None
+    if b"stac_version" not in content:
+        return None
+    item = parse_json(content)
+    return item if is_item(item) else None
+
+
+# --- what their files are ------------------------------------------------------------------------
+
+
+def _settled(
+    area: str,
+    wanted: Sequence[tuple[Candidate, date | None]],
+    lister: Lister,
+    when: Moment,
+    notes: Notes,
+) -> list[Found]:
+    """Each scene with its files, which are looked at once more when all have been."""
+    looked = []
+    for candidate, day in wanted:
+        try:
+            files = Files.of(candidate, lister)
+        except OSError as error:
+            notes.count(candidate.sources[0], "scene", f"cannot be looked at ({error.strerror})")
+            continue
+        if files.main:
+            looked.append((candidate, day, files))
+    scenes = []
+    for candidate, day, files in looked:
+        scene = Found(
+            area=area, id=candidate.id, day=day, sources=candidate.sources,
+            fingerprint=files.fingerprint(candidate), newest=files.newest,
+        )  # fmt: skip
+        reason = files.reason(when)
+        if reason is not None and when.known(scene.id, scene.fingerprint):
+            reason = None
+        scenes.append((scene, files, reason))
+    found = []
+    for scene, files, reason in scenes:
+        reason = reason or moved(files.all, [_again(file.path) for file in files.all])
+        found.append(replace(scene, state="copying", reason=reason) if reason else scene)
+    return sorted(found, key=lambda scene: scene.sources)
+
+
+def _again(path: str) -> File | None:
+    try:
+        return look(path)
+    except OSError:
+        return None

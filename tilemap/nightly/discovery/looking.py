@@ -1,0 +1,117 @@
+"""The files of a scene: how they are, whether they are whole, and what they are known by."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tilemap.nightly.discovery.candidates import Candidate
+from tilemap.nightly.discovery.items import local_path, rasters_of, remote_record
+from tilemap.nightly.discovery.listing import File, Lister, look
+from tilemap.nightly.discovery.naming import sidecars, split_suffix
+from tilemap.nightly.discovery.settling import unsettled
+
+Known = Callable[[str, tuple[Mapping[str, Any], ...]], bool]
+"""Whether an earlier pass saw the scene of an id with the same fingerprint."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """How it is told whether a scene is whole.
+
+    Args:
+        now: seconds since 1970.
+        settle: seconds after which a file is no longer being written.
+        known: see ``Known``; what it knows is whole whatever the clock says.
+    """
+
+    now: float
+    settle: float
+    known: Known = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """The files of one scene.
+
+    Args:
+        main: those that must be there.
+        beside: sidecars of them.
+        missing: assets that an item names and that are not there.
+        partial: files beside them that are not whole yet.
+    """
+
+    main: tuple[File, ...]
+    beside: tuple[File, ...]
+    missing: tuple[str, ...]
+    partial: tuple[str, ...]
+
+    @classmethod
+    def of(cls, candidate: Candidate, lister: Lister) -> Files:
+        """As they were listed, or are now if they were not.
+
+        Raises:
+            OSError: if one cannot be looked at.
+        """
+        main, beside, missing, partial = [], dict[str, File](), [], list[str]()
+        for path in candidate.files:
+            folder, _, name = path.rpartition("/")
+            listing = lister.list(folder or "/")
+            entry = listing.entries.get(name)
+            file = None if entry is None else look(path, entry)
+            if file is None:
+                missing.append(name)
+                continue
+            main.append(file)
+            for other in sidecars(name):
+                if (near := listing.entries.get(other)) and (found := look(near.path, near)):
+                    beside[near.path] = found
+            whole = listing.partial if candidate.whole else (name, split_suffix(name)[0])
+            partial += [listing.partial[key] for key in whole if key in listing.partial]
+        return cls(tuple(main), tuple(beside.values()), tuple(missing), tuple(partial))
+
+    @property
+    def all(self) -> tuple[File, ...]:
+        """Those that must be there, and those beside them."""
+        return (*self.main, *self.beside)
+
+    @property
+    def newest(self) -> float:
+        """When one of them was modified last, seconds since 1970."""
+        return max(file.mtime_ns for file in self.all) / 1e9
+
+    def reason(self, when: Moment) -> str | None:
+        """Why the scene may not be whole yet."""
+        if self.missing:
+            return f"{self.missing[0]} is not there yet"
+        if self.partial:
+            return f"{self.partial[0]} lies beside it and is not whole"
+        return unsettled(self.main, self.beside, when.now, when.settle)
+
+    def fingerprint(self, candidate: Candidate) -> tuple[dict[str, Any], ...]:
+        """One record for each file, by name; then the assets of an item that lie elsewhere."""
+        records = [
+            {
+                "name": _below(file.path, candidate.folder),
+                "size": file.size,
+                "mtime_ns": file.mtime_ns,
+            }
+            for file in self.all
+        ]
+        records.sort(key=lambda record: str(record["name"]))
+        item = candidate.item
+        if item is not None:
+            folder = Path(candidate.folder)
+            away = (r for r in rasters_of(item) if local_path(r.href, folder) is None)
+            records += sorted(
+                (remote_record(raster, item) for raster in away), key=lambda r: str(r["name"])
+            )
+        return tuple(records)
+
+
+def _below(path: str, folder: str) -> str:
+    own, _, name = path.rpartition("/")
+    return name if own == folder else os.path.relpath(path, folder)
