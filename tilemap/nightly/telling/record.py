@@ -107,15 +107,14 @@ def headline(outcome: PassOutcome) -> str:
     if outcome.dry:
         return f"Dry run: {_count(waits, 'piece')} of work to do"
     if outcome.status == "failed":
-        return f"Ended early, {good} done"
-    parts = [f"{good} done" if outcome.done else "Nothing was new"]
+        return f"Ended early, {good} done" + (f", {bad} failed" if bad else "")
+    part = sum(done.status == "partial" for done in outcome.done)
+    told = f"{good} done" + (f" ({part} in part)" if part else "")
+    parts = [told if outcome.done else "Nothing was new"]
     if bad:
         parts.append(f"{bad} failed")
-    part = sum(done.status == "partial" for done in outcome.done)
-    if part:
-        parts.append(f"{part} of them in part")
     if outcome.problems:
-        parts.append(f"{_count(len(outcome.problems), 'source')} could not be looked through")
+        parts.append(f"{_count(len(outcome.problems), 'source')} not read")
     if outcome.status == "over":
         return f"The time was up: {', '.join(parts).lower()}, {waits} waiting"
     return ", ".join(parts)
