@@ -69,9 +69,9 @@ class _Check:
             if isinstance(one, str):
                 yield one
             else:
-                yield from self._item(one, path, collection["id"], ids)
+                yield from self._item(one, path, ids)
 
-    def _item(self, path: Path, collection: Path, name: str, ids: dict[str, Path]) -> Iterator[str]:
+    def _item(self, path: Path, collection: Path, ids: dict[str, Path]) -> Iterator[str]:
         if path in self._items:
             yield self._short(f"{path} is named twice")
             return
@@ -81,6 +81,7 @@ class _Check:
         except StoreError as error:
             yield self._short(str(error))
             return
+        name = collection.parent.name
         if item.get("collection") != name:
             belongs = item.get("collection") or "no collection"
             yield self._short(f"{path} belongs to {belongs}, but {name} names it")
