@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tilemap.nightly.rebuild import check
 
+from tilemap.nightly.inspection import check
 from tilemap.nightly.ledger import Ledger
 from tilemap.stores.catalog_check import check_tree
 
@@ -84,7 +84,7 @@ def night(config: Path, expected: int) -> dict[str, Any]:
 
 def done(record: dict[str, Any]) -> list[tuple[str, str, str, str]]:
     """Kind, id, status and why of each piece of work."""
-    return [(d["kind"], d["id"], d["status"], d["why"]) for d in record["done"]]
+    return [(d["kind"], d["id"], d["status"], d["why"]) for d in record["work"]]
 
 
 def state(folder: Path) -> dict[str, tuple[str, int]]:
@@ -161,7 +161,7 @@ def test_second_night_does_what_is_new(undisturbed: Any) -> None:
         ("map", "2010", "quarantined", "new"),
         ("change", "change", "ok", "new date 2005-07-01"),
     ]
-    assert record["skipped"] == 4
+    assert record["counts"]["skipped"] == 4
     reason = record["quarantined"][0]["reason"]
     assert "2010.tif is truncated" in reason
     assert (undisturbed[0].parent / "out" / "quarantine" / "pucallpa" / "2010.json").is_file()
@@ -170,8 +170,8 @@ def test_second_night_does_what_is_new(undisturbed: Any) -> None:
 def test_third_night_changes_no_byte(undisturbed: Any) -> None:
     """Nothing is done, no file of products, work and quarantine is touched, none comes or goes."""
     config, told, (before, after) = undisturbed
-    assert told[2]["done"] == []
-    assert told[2]["skipped"] == 6
+    assert told[2]["work"] == []
+    assert told[2]["counts"]["skipped"] == 6
     assert before == after
     assert len(before[0]) > 50
     check_whole(config.parent / "out")

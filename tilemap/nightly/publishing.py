@@ -129,12 +129,11 @@ def _item(work: Work, made: Made, places: Places, staged: Path, final: Path) -> 
 
     name = f"{work.area}-{work.id}"
     if work.kind == "map":
-        from tilemap.stores.landcover_item import LandcoverFacts, landcover_item
+        from tilemap.stores.landcover_item import landcover_item
 
         known = made.record["scene"]["date"]
         day = work.day if known is None else None
-        facts = LandcoverFacts(id=name, date=day, sources=sources_of(work))
-        item = landcover_item(staged, final, facts)
+        item = landcover_item(staged, final, item_id=name, day=day, sources=sources_of(work))
     else:
         item = read_json(made.run / ITEM)
         if item is None:

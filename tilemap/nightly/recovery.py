@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from tilemap.nightly.cataloging import sync_catalog
 from tilemap.nightly.config import NightlyConfig
+from tilemap.nightly.inspection import strays
 from tilemap.nightly.places import Places
 from tilemap.nightly.publishing import ITEM, leftovers
-from tilemap.nightly.rebuild import strays
 
 if TYPE_CHECKING:
     from tilemap.nightly.ledger import Ledger
@@ -37,6 +37,9 @@ def recover(
     gone = [p for p in ledger.products() if not (places.products / p.folder / ITEM).is_file()]
     with ledger.publishing(lock) as publication:
         for product in found:
+            listed = ledger.product(product.area, product.kind, product.id)
+            if listed is not None and listed.published > product.published:
+                continue  # an old version that nobody knows; `tilemap ledger check` tells of it
             publication.add(product)
             log.event("adopted", text=f"taken in from disk: {product.folder}")
         for product in gone:
