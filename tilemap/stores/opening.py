@@ -7,7 +7,7 @@ import os
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -110,7 +110,8 @@ def open_dataset(path: str, remote: Container | None = None) -> Any:
 
     Args:
         path: absolute; of a remote file what it is called in messages.
-        remote: where its bytes come from; None for a local file.
+        remote: where its bytes come from, inside whose ``run`` this is called; None for a local
+            file.
 
     Raises:
         SceneError: if that driver does not take it.
@@ -126,7 +127,6 @@ def open_dataset(path: str, remote: Container | None = None) -> Any:
     try:
         with (
             naming_file(path, "open", SceneError),
-            remote.told() if remote is not None else nullcontext(),
             warnings.catch_warnings(),
         ):
             warnings.simplefilter("ignore", NotGeoreferencedWarning)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -137,13 +137,13 @@ def describe_remote(reader: RemoteReader) -> Raster:
         StoreError: if it cannot be read.
     """
     container, path = Container(reader), reader.file.address.shown
-    with (
-        rasterio.Env(**GDAL_SETTINGS),
-        open_dataset(path, container) as dataset,
-        naming_file(path, "read", SceneError),
-        container.told(),
-    ):
-        return replace(_raster(dataset, path, reader.size, (path,)), remote=reader.file)
+
+    def look() -> Raster:
+        with open_dataset(path, container) as dataset:
+            return replace(_raster(dataset, path, reader.size, (path,)), remote=reader.file)
+
+    with rasterio.Env(**GDAL_SETTINGS), naming_file(path, "read", SceneError):
+        return container.run(look)
 
 
 def _raster(dataset: Any, path: str, size: int, files: tuple[str, ...]) -> Raster:
@@ -256,12 +256,15 @@ class RasterReader:
         self._raster = raster
         self._dataset: Any = None
         self._container: Container | None = None
+        self._finish: Callable[[], Any] | None = None
 
     def close(self) -> None:
         """Give the handle back; reading opens it again."""
-        if self._dataset is not None:
+        if self._finish is not None:
+            self._finish()
+        elif self._dataset is not None:
             self._dataset.close()
-            self._dataset = None
+        self._dataset = self._container = self._finish = None
 
     def read(self, positions: Sequence[int], window: Window) -> tuple[AnyArray, BoolArray]:
         """Stored numbers and where all of them were observed.
@@ -283,8 +286,7 @@ class RasterReader:
             if self._container is None:
                 return self._read(dataset, bands, window)
             try:
-                with self._container.told():
-                    return self._read(dataset, bands, window)
+                return self._container.run(self._read, dataset, bands, window)
             except BaseException:
                 self.close()  # GDAL keeps blocks, some of which may have come to nothing
                 raise
@@ -308,13 +310,17 @@ class RasterReader:
 
     def _open(self) -> Any:
         if self._dataset is None:
-            if self._raster.remote is not None:
-                self._container = Container(RemoteReader(self._raster.remote))
-            dataset = open_dataset(self._raster.path, self._container)
-            if (dataset.shape, dataset.count) != (self._raster.shape, self._raster.count):
-                dataset.close()
-                raise StoreError(f"{self._raster.path} has changed since the run was planned")
+            raster = self._raster
+            if raster.remote is None:
+                dataset = open_dataset(raster.path)
+            else:
+                self._container = Container(RemoteReader(raster.remote))
+                dataset = self._container.run(open_dataset, raster.path, self._container)
+                self._finish = self._container.close_after(self, dataset)
             self._dataset = dataset
+            if (dataset.shape, dataset.count) != (raster.shape, raster.count):
+                self.close()
+                raise StoreError(f"{raster.path} has changed since the run was planned")
         return self._dataset
 
 

@@ -12,10 +12,17 @@ from affine import Affine
 from rasterio.windows import Window as RasterioWindow
 
 from tilemap.stores.remote.limits import Limits
+from tilemap.stores.remote.pool import pool
 
 from .server import RangeServer
 
 QUICK = Limits(wait_s=0.01, longest_wait_s=0.05, silence_s=2.0, connect_s=2.0)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_kept() -> None:
+    """No test reads what another one has fetched."""
+    pool().cache.clear()
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tilemap.errors import SceneError, StoreError
 from tilemap.stores.remote.address import Address, AllowList
 from tilemap.stores.remote.blocks import RemoteFile, RemoteReader, fetch_whole, merge
+from tilemap.stores.remote.cache import ByteCache
 from tilemap.stores.remote.limits import Limits
 from tilemap.stores.remote.pool import check_peer
 from tilemap.stores.remote.retry import wait_before
@@ -58,7 +59,11 @@ def test_merged_ranges_hold_every_byte_and_little_else(ranges: list, gap: int, l
 def test_ranges_are_cut_out_of_what_was_merged(ranges: list, gap: int, longest: int):
     """Each range comes back as it lies in the file, however it was fetched."""
     reader = object.__new__(RemoteReader)
-    reader._limits = dataclasses.replace(QUICK, gap=gap, longest=longest)
+    reader._limits, reader._cache = (
+        dataclasses.replace(QUICK, gap=gap, longest=longest),
+        ByteCache(0),
+    )
+    reader.file = None  # type: ignore[assignment]
     reader._fetch = lambda spans: [DATA[start:stop] for start, stop in spans]  # type: ignore[method-assign]
     assert reader.read_many(ranges) == [DATA[start:stop] for start, stop in ranges]
 
@@ -75,18 +80,41 @@ def test_small_reads_share_blocks(served: RangeServer):
     assert len(served.log) == 2
 
 
-def test_what_is_kept_is_bounded(served: RangeServer):
-    """The block used longest ago goes; reading it again asks again."""
-    limits = dataclasses.replace(QUICK, block=1000, first=1000, cache=3000)
-    reader = found(served, limits)
-    for number in range(10):
-        assert reader.read(number * 1000, number * 1000 + 10) == DATA[number * 1000 :][:10]
-    assert len(reader._blocks) == 3
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 60)), max_size=60))
+def test_what_is_kept_is_bounded(puts: list[tuple[int, int]]):
+    """Never more than allowed; what is there is what was put last; the last small one is there."""
+    cache, last = ByteCache(100), {}
+    for key, length in puts:
+        last[key] = bytes([key]) * length
+        cache.put(key, last[key])
+        assert cache.held <= 100
+        if length <= 25:
+            assert cache.get(key) == last[key]
+    kept = {key: cache.get(key) for key in range(10)}
+    assert cache.held == sum(len(value) for value in kept.values() if value is not None)
+    cache.clear()
+    assert (cache.held, cache.get(0)) == (0, None)
+
+
+def test_what_was_used_last_stays():
+    """The one used longest ago goes first."""
+    cache = ByteCache(100)
+    for key in range(4):
+        cache.put(key, bytes(25))
+    cache.get(0)
+    cache.put(4, bytes(25))
+    assert [cache.get(key) is not None for key in range(5)] == [True, False, True, True, True]
+
+
+def test_threads_share_what_was_fetched(served: RangeServer):
+    """A second reader of the same file asks for nothing again, one of a newer file does."""
+    one = found(served)
+    one.read_many([(100_000, 101_000)])
     asked = len(served.log)
-    reader.read(9000, 9010)
+    assert RemoteReader(one.file, QUICK).read_many([(100_000, 101_000)]) == [DATA[100_000:101_000]]
     assert len(served.log) == asked
-    reader.read(0, 10)
-    assert len(served.log) == asked + 1
+    served.files["a.bin"] = DATA[::-1]
+    assert found(served).read_many([(100_000, 101_000)]) == [DATA[::-1][100_000:101_000]]
 
 
 def test_requests_go_out_together_and_are_limited(served: RangeServer):
@@ -206,7 +234,7 @@ def test_a_file_that_changes_is_an_error(served: RangeServer, etags: bool):
     with pytest.raises(StoreError, match="has changed since the run was planned"):
         reader.read_many([(100_000, 100_100)])
     with pytest.raises(StoreError, match="has changed"):  # a worker that opens it anew
-        RemoteReader(reader.file, QUICK).read(0, 8)
+        RemoteReader(reader.file, QUICK).read(200_000, 200_008)
 
 
 def test_redirects_are_followed_where_allowed(served: RangeServer):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import pickle
 import threading
+from contextvars import Context
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +64,7 @@ def test_a_window_fetches_what_it_needs(served: RangeServer, cog: Path):
     with source.open() as reader:
         reader.read(Window(256, 256, 512, 512))
     fetched, asked = served.bytes, len(served.log)
-    assert needed <= fetched <= needed + 100_000
+    assert abs(fetched - needed) < 2**16  # a block of the header may have held some of it
     assert fetched < 0.2 * size
     assert asked <= 5
     assert all(a.range for a in served.log)
@@ -101,12 +103,28 @@ def test_many_threads_and_processes_share_a_source(served: RangeServer, cog: Pat
     assert served.busiest <= 8
 
 
+def test_each_read_under_another_context(served: RangeServer, cog: Path):
+    """Tasks of Dask bring a context each: what rasterio holds in one must outlive it."""
+    source = opened(served)
+    with rasterio.open(cog) as local:
+        expected = local.read()
+    reader = source.open()
+    for top in range(0, 1024, 256):
+        image, _ = Context().run(reader.read, Window(top, 0, top + 256, 1100))
+        np.testing.assert_array_equal(image, expected[:, top : top + 256])
+        gc.collect()
+    Context().run(reader.close)
+    Context().run(reader.read, Window(0, 0, 8, 8))
+    del reader  # closed by nobody
+    gc.collect()
+
+
 def test_a_failure_while_reading_is_told_and_leaves_no_trace(served: RangeServer, cog: Path):
     """GDAL would speak of a damaged file; what failed is said, and the next read is right."""
     source = opened(served)
     window = Window(0, 0, 512, 512)
     with source.open() as reader:
-        reader.read(Window(0, 0, 1, 1))
+        reader.read(Window(1000, 1000, 1001, 1001))
         served.always["a/scene.tif"] = Fault(404)
         with pytest.raises(SceneError, match="no such file: http"):
             reader.read(window)

@@ -1,8 +1,7 @@
-"""Reading a remote file in few requests: ranges merged, small reads in blocks that are kept."""
+"""Reading a remote file in few requests: ranges merged, small reads in blocks, both kept."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -70,7 +69,7 @@ class RemoteReader:
     ) -> None:
         self.file, self._limits = file, limits
         self._ranges: Ranges = ranges or ranges_of(file.address, file.allow, limits)
-        self._blocks: OrderedDict[int, bytes] = OrderedDict()
+        self._cache = pool().cache
 
     @classmethod
     def find(cls, address: Address, allow: AllowList, limits: Limits = LIMITS) -> RemoteReader:
@@ -87,8 +86,9 @@ class RemoteReader:
         reader = cls(RemoteFile(address, allow, state), limits, ranges)
         side = limits.block
         for at in range(0, len(data), side):
-            if at + side <= len(data) or len(data) == state.size:  # a whole block
-                reader._keep(at // side, data[at : at + side])
+            block = (at, min(at + side, state.size))
+            if block[1] <= len(data):
+                reader._cache.put((reader.file, block), data[at : block[1]])
         return reader
 
     @property
@@ -106,25 +106,25 @@ class RemoteReader:
         if start >= stop:
             return b""
         side = self._limits.block
-        numbers = range(start // side, -(-stop // side))
-        blocks = {n: self._blocks[n] for n in numbers if n in self._blocks}
-        missing = [(n * side, min((n + 1) * side, self.size)) for n in numbers if n not in blocks]
-        for (first, _), data in zip(missing, self.read_many(missing), strict=True):
-            blocks[first // side] = data
-        for number in numbers:
-            self._keep(number, blocks[number])
-        data = b"".join(blocks[n] for n in numbers)
-        return data[start - numbers[0] * side : stop - numbers[0] * side]
+        first = start // side * side
+        blocks = [(at, min(at + side, self.size)) for at in range(first, stop, side)]
+        return b"".join(self.read_many(blocks))[start - first : stop - first]
 
     def read_many(self, ranges: Sequence[Span]) -> list[bytes]:
-        """The bytes of each range, all of it inside the file; nothing of it is kept.
+        """The bytes of each range, all of it inside the file.
 
         Raises:
             StoreError: if they cannot be had, or the file has changed.
         """
-        spans = merge(ranges, self._limits.gap, self._limits.longest)
+        found = {span: self._cache.get((self.file, span)) for span in ranges}
+        missing = [span for span, data in found.items() if data is None]
+        spans = merge(missing, self._limits.gap, self._limits.longest)
         fetched = dict(zip(spans, self._fetch(spans), strict=True))
-        return [_cut(fetched, start, stop) for start, stop in ranges]
+        for start, stop in missing:
+            data = _cut(fetched, start, stop)
+            self._cache.put((self.file, (start, stop)), data)
+            found[start, stop] = data
+        return [found[span] or b"" for span in ranges]
 
     def _fetch(self, spans: Sequence[Span]) -> list[bytes]:
         """Each span, some of them at a time."""
@@ -150,12 +150,6 @@ class RemoteReader:
             self._limits,
         )
         return data
-
-    def _keep(self, number: int, data: bytes) -> None:
-        self._blocks[number] = data
-        self._blocks.move_to_end(number)
-        while len(self._blocks) * self._limits.block > self._limits.cache:
-            self._blocks.popitem(last=False)
 
 
 def _cut(fetched: dict[Span, bytes], start: int, stop: int) -> bytes:

@@ -6,8 +6,10 @@ it can open one name and nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import contextlib
+import weakref
+from collections.abc import Callable, Sequence
+from contextvars import Context
 from typing import Any, TypeVar
 
 from rasterio.abc import MultiByteRangeResourceContainer
@@ -21,24 +23,35 @@ T = TypeVar("T")
 class Container(MultiByteRangeResourceContainer):  # type: ignore[misc]
     """A folder that holds one remote file, for ``rasterio.open(name, opener=...)``.
 
-    No error may leave a call by GDAL, it would be lost: it is kept, and raised by ``told``.
+    Everything that GDAL does with the file must happen inside ``run``. For rasterio holds its file
+    objects in context variables: under another context, as each task of Dask has one, they would
+    be freed while GDAL still uses them. And no error may leave a call by GDAL, it would be lost: it
+    is kept, and raised by ``run``.
     """
 
     def __init__(self, reader: RemoteReader) -> None:
         self.reader = reader
         self.name = "remote/" + ("scene.jp2" if _is_jp2(reader) else "scene.tif")
         self.problem: TilemapError | None = None
+        self._context = Context()
 
-    @contextmanager
-    def told(self) -> Iterator[None]:
-        """Raise what went wrong with the network, instead of what GDAL made of it."""
+    def run(self, do: Callable[..., T], *args: Any) -> T:
+        """Call something that reads this file through GDAL; one call at a time.
+
+        Raises:
+            TilemapError: what went wrong with the network, instead of what GDAL made of it.
+        """
         self.problem = None
         try:
-            yield
+            return self._context.run(do, *args)
         finally:
             problem, self.problem = self.problem, None
             if problem is not None:
                 raise problem
+
+    def close_after(self, owner: object, dataset: Any) -> weakref.finalize[Any, Any]:
+        """Close a dataset of this file when it is told to, or when its owner is gone."""
+        return weakref.finalize(owner, _close, self._context, dataset)
 
     def open(self, path: str, mode: str = "r", **_: Any) -> _Handle:
         """A file object."""
@@ -122,6 +135,11 @@ class _Handle:
                 f"cannot read {container.reader.file.address.shown}: {type(problem).__name__}"
             )
         return instead
+
+
+def _close(context: Context, dataset: Any) -> None:
+    with contextlib.suppress(RuntimeError):  # the process ends while another thread still reads
+        context.run(dataset.close)
 
 
 def _is_jp2(reader: RemoteReader) -> bool:

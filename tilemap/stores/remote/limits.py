@@ -12,9 +12,8 @@ class Limits:
     """Bounds on one process and one request.
 
     Args:
-        block: bytes that small reads are rounded to, and kept.
+        block: bytes that small reads are rounded to.
         first: bytes that the first request for a file asks for; most headers fit.
-        cache: bytes of blocks kept for each open file.
         gap: bytes between two ranges that are fetched along rather than asked for apart.
         longest: bytes of one request.
         together: requests of one read that are under way at a time.
@@ -29,7 +28,6 @@ class Limits:
 
     block: int = 32 * KIB
     first: int = 64 * KIB
-    cache: int = 2 * MIB
     gap: int = 32 * KIB
     longest: int = 8 * MIB
     together: int = 4
@@ -45,3 +43,5 @@ class Limits:
 LIMITS = Limits()
 CONNECTIONS = 8
 """Requests that one process has under way at a time, to all hosts together."""
+CACHE = 32 * MIB
+"""Bytes that one process keeps of what it fetched: neighbouring tiles share blocks of pixels."""

@@ -13,17 +13,19 @@ import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from tilemap.errors import SceneError
-from tilemap.stores.remote.limits import CONNECTIONS
+from tilemap.stores.remote.cache import ByteCache
+from tilemap.stores.remote.limits import CACHE, CONNECTIONS
 
 
 class Pool:
     """What all readers of a process share.
 
-    ``gate`` is held while a request is under way.
+    ``gate`` is held while a request is under way; ``cache`` has what came of some.
     """
 
     def __init__(self) -> None:
         self.gate = threading.BoundedSemaphore(CONNECTIONS)
+        self.cache = ByteCache(CACHE)
 
     @cached_property
     def threads(self) -> ThreadPoolExecutor:
