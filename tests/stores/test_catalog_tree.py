@@ -8,7 +8,10 @@ import shutil
 import warnings
 from collections.abc import Callable
 from datetime import date
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pystac
@@ -463,6 +466,30 @@ def test_opened_by_pystac_client(root: Path, members: list[Member]) -> None:
     assert [item.id for item in items] == ["north-one", "north-two", "south-one"]
     for item in items:
         assert Path(item.assets["landcover"].get_absolute_href() or "").is_file()
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (its parent's word)
+        """Say nothing."""
+
+
+def test_served_by_any_web_server(root: Path, members: list[Member]) -> None:
+    """From a URL the same files walk as well: no address in them knows where they lie."""
+    publish(root, *members)
+    handler = partial(_Quiet, directory=str(root))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            url = f"http://127.0.0.1:{server.server_port}"
+            catalog = pystac.Catalog.from_file(f"{url}/catalog.json")
+            items = list(catalog.get_items(recursive=True))
+        finally:
+            server.shutdown()
+            thread.join()
+    assert [item.assets["landcover"].get_absolute_href() for item in items] == [
+        f"{url}/{one.href.removesuffix('item.json')}landcover.tif" for one in members
+    ]
 
 
 @pytest.mark.slow

@@ -103,9 +103,8 @@ def test_every_file_is_an_asset(item: dict[str, Any], mapped: Path) -> None:
     assert [key for key, role in roles.items() if role == ["data"]] == [
         "landcover", "confidence", "entropy", "probabilities",
     ]  # fmt: skip
-    assert roles["report"] == ["overview"]
     assert roles["thumbnail"] == ["thumbnail"]
-    assert roles["run"] == roles["aux_xml"] == ["metadata"]
+    assert roles["run"] == roles["report"] == roles["aux_xml"] == ["metadata"]
     for asset in item["assets"].values():
         content = mapped / asset["href"]
         if content.is_dir():

@@ -46,7 +46,7 @@ OTHERS = {
             strict=True,
         )
     ),
-    "report.html": _File("report", "Report of the run", ("overview",)),
+    "report.html": _File("report", "Report of the run", _METADATA),
     "quicklook.png": _File("thumbnail", "The scene beside its class map", ("thumbnail",)),
     RUN: _File("run", "What was run", _METADATA),
     "probabilities.zarr": _File("probabilities", "Probability of every class (Zarr)", _DATA),
