@@ -253,4 +253,10 @@ def _clipped(value: Any) -> Any:
 def _standard_error() -> Console:
     from rich.console import Console
 
-    return Console(file=sys.stderr, highlight=False, soft_wrap=True)
+    class Patient(Console):
+        """Falls silent when nobody listens, where rich would end the process."""
+
+        def on_broken_pipe(self) -> None:
+            self.quiet = True
+
+    return Patient(file=sys.stderr, highlight=False, soft_wrap=True)

@@ -11,12 +11,13 @@ from typing import Any
 
 from tilemap.report.drawing import amount
 
-_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)([^\s'\"<>]+)")
-_HEADER = re.compile(r"(?i)\b(authorization['\"]?\s*[:=]\s*)[^\r\n]+")
-_BEARER = re.compile(r"(?i)\b(bearer\s+)[\w.~+/=-]{8,}")
+# each looks a bounded way ahead from where it starts: a log may have to take a text of megabytes
+_ADDRESS = re.compile(r"(?<![A-Za-z0-9+.-])([A-Za-z][A-Za-z0-9+.-]{0,30}://)([^\s'\"<>]+)")
+_HEADER = re.compile(r"(?i)\b(authorization['\"]?\s?[:=]\s?)[^\r\n]+")
+_BEARER = re.compile(r"(?i)\b(bearer\s)[\w.~+/=-]{8,}")
 _KEYED = re.compile(
-    r"(?i)\b([\w-]*(?:password|passwd|secret|token|signature|api[_-]?key|access[_-]?key)[\w-]*"
-    r"['\"]?\s*[:=]\s*['\"]?)[^\s'\",;&]+"
+    r"(?i)((?:password|passwd|secret|token|signature|api[_-]?key|access[_-]?key)[\w-]{0,40}"
+    r"['\"]?\s?[:=]\s?['\"]?)[^\s'\",;&]+"
 )
 
 
@@ -51,7 +52,7 @@ def printable(text: str) -> str:
     >>> printable("a\x1b[2Jb\nc")
     'a?[2Jb c'
     """
-    line = re.sub(r"\s*[\r\n\t]\s*", " ", text.strip())
+    line = re.sub(r"[\r\n\t]+", " ", text.strip())
     return "".join(sign if sign.isprintable() else "?" for sign in line)
 
 
