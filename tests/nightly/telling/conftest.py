@@ -91,7 +91,7 @@ def quiet() -> PassOutcome:
     )  # fmt: skip
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make() -> Callable[..., PassOutcome]:
     """Such a pass with other fields."""
     return make_night

@@ -45,7 +45,7 @@ def parse_metrics(text: str) -> dict[str, float]:
     {'tilemap_queue': 3.0}
     """
     samples = {}
-    for line in text.splitlines():
+    for line in text.split("\n"):
         if (found := _SAMPLE.fullmatch(line.strip())) is None:
             continue
         try:
