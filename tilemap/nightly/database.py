@@ -220,7 +220,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     _use_wal(connection, path)
     problem = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     if problem != "ok":
-        raise DamagedLedgerError(f"{path} is damaged ({problem}); {REBUILD}")
+        raise DamagedLedgerError(f"{path} is damaged ({problem.splitlines()[-1]}); {REBUILD}")
     migrate(connection, path)
 
 

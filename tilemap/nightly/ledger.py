@@ -353,7 +353,8 @@ class Ledger:
         """Work is not set aside any more; whether it was."""
         with self.database.transaction() as connection:
             made = connection.execute(f"DELETE FROM quarantine WHERE {_WORK}", (area, kind, key))
-        quarantine_files.remove(self.root, area, kind, key)
+        if made.rowcount:
+            quarantine_files.remove(self.root, area, kind, key)
         return made.rowcount > 0
 
     def quarantined(self, area: str, kind: Kind, key: str) -> Quarantine | None:
