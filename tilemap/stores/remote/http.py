@@ -29,11 +29,27 @@ _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
 
 class HttpRanges:
-    """Range requests for one file; see ``Ranges``. May be used by several threads."""
+    """Range requests for one file; see ``Ranges``. May be used by several threads.
 
-    def __init__(self, address: Address, allow: AllowList, limits: Limits) -> None:
-        self._address, self._allow, self._limits = address, allow, limits
-        self._at = address  # where redirects led to
+    Args:
+        address: what it is called in messages, and where it is asked for.
+        allow: where redirects may lead.
+        limits: of each request.
+        signed: where it is asked for instead.
+        hint: what to do where access is refused.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        allow: AllowList,
+        limits: Limits,
+        signed: Address | None = None,
+        hint: str = "a signed address may have run out",
+    ) -> None:
+        self._address, self._allow, self._limits, self._hint = address, allow, limits, hint
+        self._first = signed or address
+        self._at = self._first  # where redirects led to
 
     def fetch(self, start: int, stop: int, state: State | None) -> tuple[bytes, State]:
         """See ``Ranges``."""
@@ -97,8 +113,8 @@ class HttpRanges:
                 self._at = at
                 return answer
             _drop(answer)
-            if self._at != self._address and answer.status in _REFUSED | _GONE:
-                self._at = self._address  # what it led to has expired: ask where it leads now
+            if self._at != self._first and answer.status in _REFUSED | _GONE:
+                self._at = self._first  # what it led to has expired: ask where it leads now
                 raise PassingError(f"the host answers {answer.status} where it led to")
             raise self._failure(answer)
         raise SceneError(f"{self._shown} redirects more than {self._limits.redirects} times")
@@ -137,8 +153,7 @@ class HttpRanges:
             return PassingError(f"the host answers {status}", _after(answer))
         if status in _REFUSED:
             return SceneError(
-                f"{self._address.site} refuses {self._shown} ({status}); a signed address may "
-                "have run out"
+                f"{self._address.site} refuses {self._shown} ({status}); {self._hint}"
             )
         if status in _GONE:
             return SceneError(f"no such file: {self._shown} ({status})")

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from datetime import timedelta
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from tilemap.errors import SceneError, StoreError, TilemapError, UnavailableError
+from tilemap.errors import SceneError, TilemapError, UnavailableError
 from tilemap.stores.remote.address import Address, AllowList
+from tilemap.stores.remote.http import HttpRanges
 from tilemap.stores.remote.limits import LIMITS, Limits
-from tilemap.stores.remote.ranges import State, check_same
-from tilemap.stores.remote.retry import PassingError
+from tilemap.stores.remote.ranges import State
 
 if TYPE_CHECKING:
-    from obstore import GetOptions
-    from obstore.store import S3Store
+    from obstore.store import ClientConfig, RetryConfig, S3Store
 
+SIGNED = timedelta(hours=1)
+"""How long a signed address is good for."""
 ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
-_TRUE = ("1", "true", "yes", "on")
 
 
 def load_obstore() -> ModuleType:
@@ -58,7 +59,6 @@ def open_bucket(
     address: Address,
     allow: AllowList,
     error: type[TilemapError] = SceneError,
-    retries: int | None = None,
     limits: Limits = LIMITS,
 ) -> S3Store:
     """The bucket of an address, with endpoint, region and credentials of the ``AWS_`` variables.
@@ -67,7 +67,6 @@ def open_bucket(
         address: of any object in it.
         allow: what may be asked.
         error: for what may not.
-        retries: of obstore itself; None for as many as the limits say.
 
     Raises:
         error: if bucket or endpoint are not listed.
@@ -75,94 +74,98 @@ def open_bucket(
     """
     allow.check(address, error)
     check_endpoint(allow, error)
-    load_obstore()
+    obstore = load_obstore()
     from obstore.store import S3Store
 
     own = endpoint()
     config: dict[str, Any] = {} if own is None else {"endpoint": own.rstrip("/")}
-    plain = os.environ.get("AWS_ALLOW_HTTP", "").lower() in _TRUE
+    plain = _is_set("AWS_ALLOW_HTTP")
     if own is not None and urlsplit(own).scheme.lower() == "http" and not plain:
         raise error(
             f"the S3 endpoint {urlsplit(own).netloc} is not encrypted; set AWS_ALLOW_HTTP=true if "
             "that is meant"
         )
-    return S3Store(
-        address.host,
-        client_options={
-            "allow_http": plain,
-            "connect_timeout": timedelta(seconds=limits.connect_s),
-            "timeout": timedelta(seconds=limits.request_s),
+    try:
+        return S3Store(
+            address.host, client_options=_client(plain, limits), retry_config=_retries(limits),
+            **config,
+        )  # fmt: skip
+    except obstore.exceptions.BaseError as problem:
+        raise error(f"cannot use {address.site}: {reason_of(problem)}; {CREDENTIALS}") from problem
+
+
+def _client(plain: bool, limits: Limits) -> ClientConfig:
+    return {
+        "allow_http": plain,
+        "connect_timeout": timedelta(seconds=limits.connect_s),
+        "timeout": timedelta(seconds=limits.request_s),
+    }
+
+
+def _retries(limits: Limits) -> RetryConfig:
+    return {
+        "max_retries": limits.attempts - 1,
+        "backoff": {
+            "init_backoff": timedelta(seconds=limits.wait_s),
+            "max_backoff": timedelta(seconds=limits.longest_wait_s),
+            "base": 2,
         },
-        retry_config={
-            "max_retries": limits.attempts - 1 if retries is None else retries,
-            "backoff": {
-                "init_backoff": timedelta(seconds=limits.wait_s),
-                "max_backoff": timedelta(seconds=limits.longest_wait_s),
-                "base": 2,
-            },
-            "retry_timeout": timedelta(seconds=limits.request_s),
-        },
-        **config,
-    )
+        "retry_timeout": timedelta(seconds=limits.request_s),
+    }
 
 
 class S3Ranges:
-    """Parts of one object; see ``Ranges``. May be used by several threads."""
+    """Parts of one object; see ``Ranges``. May be used by several threads.
+
+    obstore signs an address, which is then asked like any other: so redirects, retries and numbers
+    of connections are under one rule. obstore itself would follow a redirect to anywhere.
+    """
 
     def __init__(self, address: Address, allow: AllowList, limits: Limits) -> None:
-        self._address = address
-        self._bucket = open_bucket(address, allow, retries=0, limits=limits)
+        self._address, self._allow, self._limits = address, allow, limits
+        self._bucket = open_bucket(address, allow, limits=limits)
+        self._http: HttpRanges | None = None
+        self._until = 0.0
 
     def fetch(self, start: int, stop: int, state: State | None) -> tuple[bytes, State]:
         """See ``Ranges``."""
-        import obstore
-
-        options: GetOptions = {"range": (start, stop)}
-        if state is not None and state.version:
-            options["if_match"] = state.version
-        try:
-            answer = obstore.get(self._bucket, self._address.path, options=options)
-            meta = answer.meta
-            now = State(meta["size"], meta["e_tag"] or meta["last_modified"].isoformat())
-            check_same(self._address, state, now)
-            data = bytes(answer.bytes())
-        except Exception as problem:
-            raise self._told(problem) from problem
-        wanted = min(stop, now.size) - start
-        if len(data) != wanted:
-            raise PassingError(f"{len(data)} of {wanted} bytes came")
-        return data, now
+        return self._signed().fetch(start, stop, state)
 
     def whole(self, most: int) -> bytes:
-        """A whole small object.
+        """See ``Ranges``."""
+        return self._signed().whole(most)
 
-        Raises:
-            SceneError: if it is larger than ``most`` bytes.
-        """
-        import obstore
+    def _signed(self) -> HttpRanges:
+        if self._http is None or time.monotonic() > self._until:
+            place = Address.parse(sign(self._bucket, self._address))
+            self._http = HttpRanges(self._address, self._allow, self._limits, place, CREDENTIALS)
+            self._until = time.monotonic() + SIGNED.total_seconds() * 0.75
+        return self._http
 
-        try:
-            answer = obstore.get(self._bucket, self._address.path)
-            if (size := answer.meta["size"]) > most:
-                raise SceneError(
-                    f"{self._address.shown} must be at most {most} bytes, it has {size}"
-                )
-            return bytes(answer.bytes())
-        except Exception as problem:
-            raise self._told(problem) from problem
 
-    def _told(self, problem: Exception) -> Exception:
-        shown = self._address.shown
-        if isinstance(problem, TilemapError | PassingError):
-            return problem
-        if isinstance(problem, FileNotFoundError):
-            return SceneError(f"no such object: {shown}")
-        kind = type(problem).__name__
-        if kind == "PreconditionError":
-            return StoreError(f"{shown} has changed since the run was planned")
-        if kind in ("PermissionDeniedError", "UnauthenticatedError"):
-            return SceneError(f"{self._address.site} refuses {shown}; {CREDENTIALS}")
-        return PassingError(reason_of(problem))
+def sign(bucket: S3Store, address: Address) -> str:
+    """An address by which an object can be had for a while; plain for a public bucket.
+
+    Raises:
+        SceneError: if there are no credentials.
+    """
+    import obstore
+
+    public = _is_set("AWS_SKIP_SIGNATURE")
+    if public:  # obstore signs all the same, with whatever it has
+        config = {**bucket.config, "access_key_id": "none", "secret_access_key": "none"}
+        bucket = type(bucket)(**config)  # type: ignore[arg-type]
+    try:
+        signed = obstore.sign(bucket, "GET", address.path, SIGNED)
+    except obstore.exceptions.BaseError as problem:
+        raise SceneError(
+            f"cannot read {address.shown}: {reason_of(problem)}; {CREDENTIALS}"
+        ) from problem
+    return signed.partition("?")[0] if public else signed
+
+
+def _is_set(name: str) -> bool:
+    return os.environ.get(name, "").lower() in ("1", "true", "yes", "on")
 
 
 CREDENTIALS = (
