@@ -13,6 +13,7 @@ place. The same items give the same bytes: no clock, no path of the root.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -235,7 +236,7 @@ def _check_members(facts: CollectionFacts, members: Sequence[Member]) -> None:
 
 
 def _check_unique(ids: Sequence[str], of_what: str) -> None:
-    twice = sorted({name for name in ids if ids.count(name) > 1})
+    twice = sorted(name for name, count in Counter(ids).items() if count > 1)
     if twice:
         raise StoreError(f"{of_what} must have different ids, twice there: {', '.join(twice)}")
 
