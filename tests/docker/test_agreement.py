@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import importlib.util
 import re
 import tomllib
 from pathlib import Path
@@ -17,7 +16,6 @@ ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 IMAGES = {f"tilemap:{PROJECT['version']}-{target}" for target in ("cpu", "cuda")}
 SCHEDULER = "tls://tilemap-scheduler:8786"
-OPERATOR = {"kubernetes.dask.org/v1"}
 
 
 def let_through(name: str) -> bool:
@@ -249,17 +247,7 @@ def test_compose_and_kubernetes_start_the_same(compose: Any, pods: dict[str, Any
     assert "--resources=GPU=2" in pods["worker-gpu"]["containers"][0]["args"]
 
 
-def load_script(path: Path) -> Any:
-    """A script of docker/ as a module."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_ports(docker: Path, pods: dict[str, Any], manifests: list[Any]) -> None:
+def test_ports(docker: Path, pods: dict[str, Any], manifests: list[Any], load_script: Any) -> None:
     """Those that are listened on are declared, let through, and looked at by the health check."""
     health = load_script(docker / "health.py")
     declared = {
@@ -351,58 +339,3 @@ def test_configuration_of_a_slurm_allocation_is_read(docker: Path, tmp_path: Pat
     config = load_config(tmp_path / "nightly.toml")
     assert str(tmp_path) not in config.model_dump_json()
     assert config.cluster.scheduler == "tls://10.0.0.1:10001"
-
-
-def pins(path: Path) -> dict[str, tuple[str, list[str]]]:
-    """Version and hashes of each package of a requirements file."""
-    found: dict[str, tuple[str, list[str]]] = {}
-    for entry in path.read_text().replace("\\\n", " ").splitlines():
-        if "==" in entry:
-            pin, *hashes = entry.split()
-            name, _, version = pin.partition("==")
-            assert name not in found, name
-            found[name] = version, hashes
-    return found
-
-
-@pytest.mark.parametrize("target", ["cpu", "cuda", "build"])
-def test_every_package_has_its_hash(docker: Path, target: str) -> None:
-    """And a version, from wherever it comes: no file names a place."""
-    text = (docker / f"requirements-{target}.txt").read_text()
-    text += (docker / "requirements.txt").read_text()
-    assert "://" not in text
-    assert not re.search(r"^--?[a-z-]*(index|find)", text, re.MULTILINE)
-    for name, (version, hashes) in pins(docker / f"requirements-{target}.txt").items():
-        assert version, name
-        assert hashes, name
-        assert all(re.fullmatch("--hash=sha256:[0-9a-f]{64}", one) for one in hashes), name
-
-
-def test_both_images_agree(docker: Path) -> None:
-    """Beside what they share, only torch is in both, at the same release."""
-    both, cpu, cuda = (
-        pins(docker / f"requirements{suffix}.txt") for suffix in ("", "-cpu", "-cuda")
-    )
-    assert not set(both) & (set(cpu) | set(cuda))
-    assert set(cpu) & set(cuda) == {"torch"}
-    assert cpu["torch"][0] == f"{cuda['torch'][0]}+cpu"
-    assert f"torch=={cuda['torch'][0]}\n" in (ROOT / "constraints-cpu.txt").read_text()
-    for name in ("requirements-cpu.txt", "requirements-cuda.txt"):
-        assert "\n-r requirements.txt\n" in (docker / name).read_text()
-
-
-def test_the_lock_is_that_of_the_project(docker: Path) -> None:
-    """Every dependency of tilemap and of the images' extras is pinned within its bounds."""
-    from packaging.requirements import Requirement
-    from packaging.utils import canonicalize_name
-
-    lock = load_script(docker / "lock.py")
-    extras = PROJECT["optional-dependencies"]
-    for target, more in (("cpu", ()), ("cuda", ("cuda",))):
-        locked = pins(docker / "requirements.txt") | pins(docker / f"requirements-{target}.txt")
-        wanted = list(PROJECT["dependencies"])
-        wanted += [line for extra in (*lock.EXTRAS, *more) for line in extras[extra]]
-        for line in wanted:
-            wish = Requirement(line)
-            version = locked[canonicalize_name(wish.name)][0]
-            assert wish.specifier.contains(version), f"{line}: {version}; run docker/lock.py"

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
+import base64
+import os
+import shutil
 import ssl
+import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from cryptography import x509
 
 SCRIPT = Path(__file__).parents[2] / "docker" / "certificates.py"
@@ -17,14 +21,9 @@ ROLES = ("scheduler", "worker", "client")
 
 
 @pytest.fixture(scope="module")
-def script() -> Any:
+def script(load_script: Any) -> Any:
     """docker/certificates.py as a module."""
-    spec = importlib.util.spec_from_file_location("certificates", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(SCRIPT)
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -121,6 +120,26 @@ def test_an_authority_that_ends_too_soon(
         ensure(script, tmp_path, days=365)
     del before["worker/cert.pem"]
     assert files(tmp_path) == before
+
+
+def test_secrets_of_kubernetes(tmp_path: Path, pods: dict[str, Any]) -> None:
+    """One for each role, each with the keys that the pods mount and no more."""
+    if shutil.which("kubectl") is None:
+        pytest.skip("kubectl is not installed; it is no package of ours")
+    ran = subprocess.run(
+        [SCRIPT.parent / "k8s" / "secrets.sh", tmp_path],
+        env={**os.environ, "DRY_RUN": "1", "PYTHON": sys.executable},
+        check=True, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    made = {s["metadata"]["name"]: s for s in yaml.safe_load_all(ran.stdout) if s}
+    assert set(made) == {f"tilemap-tls-{role}" for role in ROLES}
+    mounted = [v["secret"] for spec in pods.values() for v in spec["volumes"] if "secret" in v]
+    for secret in mounted:
+        data = made[secret["secretName"]]["data"]
+        assert {item["key"] for item in secret["items"]} == set(data)
+        for item in secret["items"]:
+            file = tmp_path / secret["secretName"].removeprefix("tilemap-tls-") / item["path"]
+            assert base64.b64decode(data[item["key"]]) == file.read_bytes()
 
 
 def test_an_error_is_one_line(
