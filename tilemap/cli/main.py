@@ -7,7 +7,7 @@ import traceback
 
 import typer
 
-from tilemap.cli import area, change, evaluate, models, segment, train
+from tilemap.cli import area, change, evaluate, ledger, models, nightly, segment, train
 from tilemap.errors import EXIT_BUG, TilemapError
 
 INTERRUPTED = 130
@@ -26,6 +26,8 @@ app.command("sample")(area.sample)
 app.command("area")(area.area)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
+app.command("nightly")(nightly.nightly)
+app.add_typer(ledger.app, name="ledger")
 app.add_typer(models.app, name="models")
 
 
