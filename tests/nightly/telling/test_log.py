@@ -21,6 +21,7 @@ from rich.console import Console
 
 from tilemap.cli.progress import ConsoleProgress
 from tilemap.nightly.telling import PassLog
+from tilemap.progress import Silent
 
 ID = "20261126T021500Z"
 
@@ -298,6 +299,41 @@ def test_libraries_are_heard_while_it_lasts(tmp_path: Path) -> None:
     assert "ValueError: inner" in lines[3]["traceback"]
     assert len(lines) == 4 + 20 + 1
     assert (lines[-1]["event"], lines[-1]["left_out"]) == ("library_repeats", 80)
+
+
+class Leaving(Silent):
+    """A bar whose terminal has gone, or that a person stops."""
+
+    def __init__(self, cause: BaseException) -> None:
+        self.cause = cause
+
+    def end(self) -> None:
+        """As rich leaves a broken pipe."""
+        try:
+            raise self.cause
+        except type(self.cause):
+            raise SystemExit(1) from None
+
+
+def test_a_console_that_would_end_the_process(tmp_path: Path) -> None:
+    """Only where a broken pipe is why; whoever stops the pass otherwise does stop it."""
+    broken, stopped = Leaving(BrokenPipeError()), Leaving(KeyboardInterrupt())
+    with PassLog(None, ID, plain(), lambda _: broken) as log:
+        log.progress("a", "map", "1").end()
+    log = PassLog(None, ID, plain(), lambda _: stopped)
+    with pytest.raises(SystemExit):
+        log.progress("a", "map", "1").end()
+
+
+def test_libraries_that_speak_from_everywhere(tmp_path: Path) -> None:
+    """A thousand places in the code are heard, not a million."""
+    path = tmp_path / "a.jsonl"
+    logger = logging.getLogger("tilemap_test")
+    with PassLog(path, ID, plain()):
+        for line in range(1500):
+            told = logger.makeRecord("tilemap_test", logging.WARNING, "f", line, "m", (), None)
+            logger.handle(told)
+    assert len(read(path)) == 1000
 
 
 def test_no_file_at_all() -> None:

@@ -163,3 +163,19 @@ def test_files(tmp_path: Path, night: PassOutcome) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["tilemap.prom"]
     with pytest.raises(StoreError, match="cannot write"):
         write_metrics(tmp_path / "none" / "tilemap.prom", text)
+
+
+def test_the_page_tells_of_every_metric(night: PassOutcome) -> None:
+    """docs/telling.md has each metric with its labels and type, and no other."""
+    page = (Path(__file__).parents[3] / "docs" / "telling.md").read_text()
+    told = {}
+    for names, kind in re.findall(r"^\| (`tilemap_.+?) \| (gauge|counter) \|", page, re.MULTILINE):
+        for name, labels in re.findall(r"`(tilemap_\w+)(?:\{([\w,]+)\})?`", names):
+            told[name] = (labels, kind)
+    text = metrics_text(night)
+    kinds = dict(re.findall(r"^# TYPE (\w+) (\w+)$", text, re.MULTILINE))
+    labels = {
+        name: ",".join(re.findall(r'(\w+)="', more))
+        for name, more in re.findall(r"^(\w+)(\{.*\})? ", text, re.MULTILINE)
+    }
+    assert told == {name: (labels[name], kind) for name, kind in kinds.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import groupby
@@ -140,7 +140,9 @@ def _new(record: Record) -> str:
     for (area, what, why), group in groupby(sorted(record["work"], key=key), key):
         works = list(group)
         days = sorted(w["day"] for w in works if w["day"] not in (None, w["id"]))
-        told = "its dates" if what == "series" else _names([w["id"] for w in works])
+        told = _names([w["id"] for w in works])
+        if what == "series":
+            told, days = f"its dates, up to {days[-1]}" if days else "its dates", []
         count = "" if what == "series" else f"{len(works):,}"
         rows.append([
             _Cell(escape(area), "name"), _Cell(escape(why)), _Cell(count, "number", "scenes"),
@@ -296,13 +298,13 @@ def _section(
     return f"<section><h2>{escape(title)}{count}</h2>{body}{small_print(note)}</section>"
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[_Cell]]) -> str:
-    rows = list(rows)
-    kinds = [cell.kind for cell in rows[0]]
-    names = "".join(
-        f"<th{_kind(kind)}>{escape(name)}</th>" for name, kind in zip(head, kinds, strict=True)
-    )
-    lines = "".join(f"<tr>{''.join(_cell(cell) for cell in row)}</tr>" for row in rows)
+def _table(head: Sequence[str], rows: Sequence[Sequence[_Cell]]) -> str:
+    """Columns in which nothing stands are left out."""
+    columns = list(zip(head, zip(*rows, strict=True), strict=True))
+    kept = [(name, cells) for name, cells in columns if any(cell.markup for cell in cells)]
+    names = "".join(f"<th{_kind(cells[0].kind)}>{escape(name)}</th>" for name, cells in kept)
+    turned = zip(*(cells for _, cells in kept), strict=True)
+    lines = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in turned)
     return f'<table class="stack"><thead><tr>{names}</tr></thead><tbody>{lines}</tbody></table>'
 
 
