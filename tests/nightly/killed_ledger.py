@@ -2,7 +2,8 @@
 
 killed_ledger.py points BASE OUT        at each statement in turn, on a copy of BASE
 killed_ledger.py loop ROOT              publishes until somebody kills it
-killed_ledger.py hold ROOT LEASE_S      holds the lock; obeys lines: publish, leave
+killed_ledger.py hold ROOT LEASE_S      holds the lock; obeys lines: publish, leave;
+                                            pause: publish, and wait for a line in the middle
 """
 
 from __future__ import annotations
@@ -118,6 +119,8 @@ def hold(root: Path, lease_s: float) -> None:
                 return
             with ledger.publishing(lock) as publication:
                 say("publishing")
+                if line.strip() == "pause":
+                    sys.stdin.readline()
                 publication.add(product(lock.token))
             say("published")
 
