@@ -17,6 +17,7 @@ from typing import Any, Self
 class Asked:
     """One request: path with its query, what was asked of it, what was answered."""
 
+    method: str
     path: str
     range: str | None
     status: int
@@ -68,6 +69,15 @@ class RangeServer:
             def do_GET(self) -> None:
                 with outer._counted():
                     outer._answer(self)
+
+            def do_HEAD(self) -> None:
+                with outer._counted():
+                    outer._answer(self)
+
+            def do_PUT(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                with outer._counted():
+                    outer._take(self, body)
 
             def log_message(self, *_: Any) -> None:
                 pass
@@ -136,6 +146,14 @@ class RangeServer:
             data, status = data[first : last + 1], 206
         self._send(handler, status, data, headers, asked, fault.cut)
 
+    def _take(self, handler: BaseHTTPRequestHandler, body: bytes) -> None:
+        with self._lock:
+            fault = self.faults.popleft() if self.faults else None
+        fault = fault or Fault()
+        if not fault.status:
+            self.files[handler.path.lstrip("/").partition("?")[0]] = body
+        self._send(handler, fault.status or 200, b"", {"ETag": '"1"'}, None, None)
+
     def _send(
         self,
         handler: BaseHTTPRequestHandler,
@@ -146,7 +164,9 @@ class RangeServer:
         cut: int | None,
     ) -> None:
         part = body if cut is None else body[:cut]
-        entry = Asked(handler.path, asked, status, 0, handler.headers.get("User-Agent", ""))
+        entry = Asked(
+            handler.command, handler.path, asked, status, 0, handler.headers.get("User-Agent", "")
+        )
         with self._lock:
             self.log.append(entry)
         try:
@@ -155,6 +175,8 @@ class RangeServer:
                 handler.send_header(name, value)
             handler.send_header("Content-Length", str(len(body)))
             handler.end_headers()
+            if handler.command == "HEAD":
+                return
             for start in range(0, len(part), 2**16):
                 entry.sent += handler.wfile.write(part[start : start + 2**16])
         except OSError:  # the reader has seen enough

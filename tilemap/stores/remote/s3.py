@@ -177,5 +177,5 @@ CREDENTIALS = (
 def reason_of(problem: BaseException) -> str:
     """First line of what obstore says, without addresses."""
     line = str(problem).strip().partition("\n")[0]
-    line = re.sub(r"Error performing (\w+) \S+ in \S+ - ", r"\1: ", line)
+    line = re.sub(r"Error performing (\w+) \S+ in .*? - ", r"\1: ", line)
     return re.sub(r"\S+://\S+", "", line)[:200].rstrip(". ") or type(problem).__name__
