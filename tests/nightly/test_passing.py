@@ -355,6 +355,28 @@ def test_product_that_is_gone_is_made_again(nights: Nights) -> None:
     whole(nights)
 
 
+# --- the catalog ---------------------------------------------------------------------------------
+
+
+def test_items_as_geoparquet(nights: Nights) -> None:
+    """A table of each area, named by its collection; its addresses start where it lies."""
+    from tilemap.stores.geoparquet import read_geoparquet
+
+    nights.bring("a_20190101.tif")
+    nights.bring("b_20200101.tif")
+    config = nights.config(catalog={"geoparquet": True})
+    nights.night(config)
+    table = nights.products / "coast" / "items.parquet"
+    items = read_geoparquet(table)
+    assert sorted(item["id"] for item in items) == ["coast-a_20190101", "coast-b_20200101"]
+    for item in items:
+        assert (table.parent / item["assets"]["landcover"]["href"]).is_file()
+    whole(nights)
+    before = table.stat().st_mtime_ns
+    nights.night(config)
+    assert table.stat().st_mtime_ns == before
+
+
 # --- retention -----------------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from tilemap.comparison.qa import Qa
 from tilemap.report.change_pictures import change_picture, multiples
 from tilemap.report.change_report import ChangeReport, write_change_report
-from tilemap.stores.stac_item import Asset, ItemFacts, build_item
+from tilemap.stores.stac_item import Asset, ItemFacts, build_item, stamp
 from tilemap.stores.stac_item import write_item as write_stac
 
 if TYPE_CHECKING:
@@ -115,6 +116,10 @@ def write_item(
     }
     for path in files.others:
         assets[path.stem] = Asset(path, path.name, None)
+    page = folder / "report.html"
+    if page.is_file():
+        assets["report"] = Asset(page, "Report of the series", None, roles=("metadata",))
+    finished = stamp(datetime.fromisoformat(record["finished"]))
     facts = ItemFacts(
         id=f"change-{isos[0]}-{isos[-1]}-{record['digest'][:8]}",
         title=f"Land-cover change {isos[0]} to {isos[-1]}",
@@ -126,5 +131,11 @@ def write_item(
         },
         lineage=f"{len(isos)} dates compared by {prepared.settings.method}",
         software={name: str(version) for name, version in record["versions"].items()},
+        properties={
+            "created": finished,
+            "updated": finished,
+            "tilemap:status": record["status"],
+            "tilemap:run": record["digest"],
+        },
     )
     write_stac(folder / "item.json", build_item(facts, assets, folder))

@@ -34,14 +34,16 @@ def nightly(
     was interrupted continues. Exit codes besides those of other commands: 3 if something failed
     and the rest was delivered, 75 if another pass is at work.
     """
+    from tilemap.cli.progress import ConsoleProgress
     from tilemap.nightly.config import load_config
     from tilemap.nightly.passing import PassRequest, run_pass
     from tilemap.nightly.telling import summary_lines
 
     signal.signal(signal.SIGTERM, _stop)
     request = PassRequest(
-        load_config(config), str(config), tuple(area or ()), _seconds(budget), dry_run
-    )
+        load_config(config), str(config), tuple(area or ()), _seconds(budget), dry_run,
+        bar=ConsoleProgress,
+    )  # fmt: skip
     outcome = run_pass(request)
     for line in summary_lines(outcome):
         typer.echo(line)

@@ -7,7 +7,7 @@ import socket
 import time
 import traceback
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
@@ -23,6 +23,7 @@ from tilemap.errors import (
     UnavailableError,
     UsageError,
 )
+from tilemap.nightly.cataloging import PARQUET, sync_catalog, sync_parquet
 from tilemap.nightly.config import AreaTable, NightlyConfig
 from tilemap.nightly.doing import PassCluster, do_work
 from tilemap.nightly.facts import CHANGE_ID, Done, PassOutcome, Product, Quarantine, Waiting
@@ -42,6 +43,8 @@ from tilemap.record import versions
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from tilemap.progress import Progress
+
 End = Literal["ok", "partial", "failed", "over"]
 
 
@@ -56,6 +59,7 @@ class PassRequest:
         budget_s: seconds after which nothing new is begun; None for the configuration's.
         dry: only tell what would be done.
         console: for the human log; None for standard error.
+        bar: shows one run on it, such as ``ConsoleProgress``; None for a line now and then.
     """
 
     config: NightlyConfig
@@ -64,6 +68,7 @@ class PassRequest:
     budget_s: float | None = None
     dry: bool = False
     console: Console | None = field(default=None, repr=False)
+    bar: Callable[[Console], Progress] | None = field(default=None, repr=False)
 
     @property
     def chosen(self) -> tuple[AreaTable, ...]:
@@ -151,7 +156,8 @@ class _Pass:
         self.areas, self.ledger, self.lock = areas, ledger, lock
         self.started, self.clock = datetime.now(UTC), time.monotonic()
         self.id = free_id(places, self.started)
-        self.log = PassLog(places.logs / f"{self.id}.jsonl", self.id, request.console)
+        log = places.logs / f"{self.id}.jsonl"
+        self.log = PassLog(log, self.id, request.console, request.bar)
         self.survey = Survey()
         self.pending: list[Work] = []
         self.done: list[Done] = []
@@ -175,6 +181,7 @@ class _Pass:
                 self.removed = retain(
                     self.config, self.areas, self.places, self.ledger, self.lock, self.log
                 )
+                self._tabulate()
                 self._mirror()
             except _OverError:
                 status = "over"
@@ -328,6 +335,16 @@ class _Pass:
             remove_folder(folder)
 
     # --- after -------------------------------------------------------------------------------
+
+    def _tabulate(self) -> None:
+        """Bring the tables of items up to date, where they are asked for and something changed."""
+        tables = [self.places.products / area.name / PARQUET for area in self.areas]
+        changed = any(done.folder for done in self.done) or self.removed
+        if self.config.catalog.geoparquet and (changed or not any(t.is_file() for t in tables)):
+            with self.ledger.publishing(self.lock):
+                listed = self.ledger.products()
+                if sync_parquet(self.places, listed):
+                    sync_catalog(self.config, self.places, listed)
 
     def _mirror(self) -> None:
         """Bring products and catalog to where they are published besides."""

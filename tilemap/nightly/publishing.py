@@ -126,6 +126,8 @@ def _change_files(record: Mapping[str, Any]) -> list[str]:
 
 def _item(work: Work, made: Made, places: Places, staged: Path, final: Path) -> dict[str, Any]:
     from tilemap.stores.catalog import member
+    from tilemap.stores.stac_item import measure_file, multihash
+    from tilemap.stores.stac_links import with_sources
 
     name = f"{work.area}-{work.id}"
     if work.kind == "map":
@@ -135,20 +137,24 @@ def _item(work: Work, made: Made, places: Places, staged: Path, final: Path) -> 
         day = work.day if known is None else None
         item = landcover_item(staged, final, item_id=name, day=day, sources=sources_of(work))
     else:
-        item = read_json(made.run / ITEM)
-        if item is None:
+        lies: dict[str, Any] | None = read_json(made.run / ITEM)
+        if lies is None:
             raise StoreError(f"{made.run} must have an {ITEM}, it has none")
-        item["links"] = [
-            {
-                "rel": "derived_from",
-                "href": os.path.relpath(places.products / product.folder / ITEM, final),
-                "type": "application/geo+json",
-                "title": str(product.day),
-            }
-            for product in work.dates
-        ]
+        item = with_sources(lies, _dates(work, places), final)
+        digest, size = measure_file(staged / RUN_FILE)
+        item["assets"]["run"] = {
+            "href": f"./{RUN_FILE}", "title": "What was run", "roles": ["metadata"],
+            "type": "application/json", "file:checksum": multihash(digest), "file:size": size,
+        }  # fmt: skip
     href = f"{final.relative_to(places.products).as_posix()}/{ITEM}"
     return dict(member(item, href, name).item)
+
+
+def _dates(work: Work, places: Places) -> dict[str, str]:
+    """Item of each date of a series, by its day."""
+    return {
+        str(product.day): str(places.products / product.folder / ITEM) for product in work.dates
+    }
 
 
 def _day(record: Mapping[str, Any]) -> date | None:

@@ -17,6 +17,7 @@ from tilemap.nightly.cataloging import sync_catalog
 from tilemap.nightly.config import AreaTable, NightlyConfig
 from tilemap.nightly.facts import Product
 from tilemap.nightly.places import Places
+from tilemap.nightly.telling.rotation import rotate
 from tilemap.nightly.works import wanted
 
 if TYPE_CHECKING:
@@ -127,6 +128,8 @@ def retain(
                 publication.unlist(product, now)
                 log.event("unlisted", text=f"no longer in the catalog: {product.folder}")
             sync_catalog(config, places, ledger.products())
+    for folder in (places.logs, places.passes):
+        rotate(folder, rules.logs, now)
     removed = []
     every = ledger.products(listed=None)
     kept = {product.run for product in every if product.listed}

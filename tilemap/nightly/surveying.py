@@ -159,7 +159,7 @@ def _masks(options: dict[str, Any], dates: Sequence[Product]) -> list[list[int]]
     template = options.get("mask")
     if template is None:
         return None
-    found = []
+    found: list[list[int]] = []
     for product in dates:
         path = Path(template.format(scene=product.id))
         try:

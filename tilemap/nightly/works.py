@@ -178,7 +178,8 @@ def dates_of(listed: Sequence[Product]) -> tuple[tuple[Product, ...], list[str]]
     Args:
         listed: maps of one area in the catalog.
     """
-    notes, chosen = [], {}
+    notes: list[str] = []
+    chosen: dict[date, Product] = {}
     for product in sorted(listed, key=lambda p: p.id):
         if product.day is None:
             notes.append(f"{product.area}/{product.id} is in no series: its day is not known")
