@@ -291,7 +291,7 @@ def test_a_folder_that_cannot_be_listed_is_a_problem(site: Site) -> None:
         assert list(site.discover("in/**/*.tif")) == ["a"]
     finally:
         shut.chmod(0o700)
-    assert "1 folder cannot be listed (Permission denied)" in site.told
+    assert site.told == f"1 folder cannot be listed; it is {str(shut)!r}: Permission denied"
 
 
 def test_a_folder_that_fails_to_be_listed_is_a_problem(
@@ -309,7 +309,8 @@ def test_a_folder_that_fails_to_be_listed_is_a_problem(
 
     monkeypatch.setattr("tilemap.nightly.discovery.listing.os.scandir", failing)
     assert list(site.discover("in")) == ["a"]
-    assert "cannot be listed (Stale file handle)" in site.told
+    assert site.told.startswith("1 folder cannot be listed")
+    assert site.told.endswith("stale': Stale file handle")
 
 
 def test_a_name_that_is_no_text_is_told(site: Site) -> None:

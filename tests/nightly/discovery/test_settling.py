@@ -136,7 +136,9 @@ def test_a_file_that_has_gone_since_it_was_listed_is_no_scene(
     site.put("in/b.tif")
     look = looking.look
     monkeypatch.setattr(
-        looking, "look", lambda path, entry: None if path.endswith("a.tif") else look(path, entry)
+        looking,
+        "look",
+        lambda path, entry=None: None if path.endswith("a.tif") else look(path, entry),
     )
     assert list(site.discover("in")) == ["b"]
     assert site.problems == ()

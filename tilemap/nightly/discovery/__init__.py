@@ -45,4 +45,9 @@ def discover(
     ours = frozenset(str(Path(p).resolve()) for p in places if p and not is_remote(p))
     when = Moment(now, config.nightly.settle, known)
     scenes, problems = look_in_folders(area, when, ours)
+    if area.stac is not None:
+        from tilemap.nightly.discovery.stac import look_in_stac
+
+        more = look_in_stac(area, when, config.remote.allow_hosts)
+        scenes, problems = scenes + more[0], problems + more[1]
     return tuple(scenes), tuple(problems)

@@ -21,7 +21,7 @@ class Candidate:
 
     Args:
         id: see ``scene_id``.
-        names: to look for a day in; see ``day_in``.
+        names: to look for a day in, see ``day_in``; of an item none, it tells its day.
         folder: that the names of its fingerprint start from.
         sources: what ``tilemap.segment`` takes.
         files: that must be whole; sidecars are looked for beside them.
@@ -87,15 +87,10 @@ def candidates(found: Matches) -> tuple[list[Candidate], list[tuple[str, str]]]:
             doubles.append((match.path, other.sources[0]))
 
     for match, item in found.items:
-        folder = match.path.rpartition("/")[0] or "/"
-        places = (local_path(raster.href, Path(folder)) for raster in rasters_of(item))
-        files = (match.path, *dict.fromkeys(os.path.normpath(p) for p in places if p))
-        taken.update(files)
         key = split_suffix(match.below)[0]
-        names = _names(key)
-        add(
-            match, Candidate(_id(found, match, key), names, folder, (match.path,), files, item), key
-        )
+        candidate = item_candidate(_id(found, match, key), match.path, item)
+        taken.update(candidate.files)
+        add(match, candidate, key)
     for match in sorted(found.rasters, key=_rank):
         if match.path in taken:
             continue
@@ -115,6 +110,20 @@ def candidates(found: Matches) -> tuple[list[Candidate], list[tuple[str, str]]]:
         )
         add(match, candidate, match.below)
     return list(named.values()), doubles
+
+
+def item_candidate(name: str, path: str, item: Json) -> Candidate:
+    """A STAC item on this disk and the rasters that it has there.
+
+    Args:
+        name: its id as a scene.
+        path: of the item.
+        item: its content.
+    """
+    folder = path.rpartition("/")[0] or "/"
+    places = (local_path(raster.href, Path(folder)) for raster in rasters_of(item))
+    files = dict.fromkeys([path, *(os.path.normpath(place) for place in places if place)])
+    return Candidate(name, (), folder, (path,), tuple(files), item)
 
 
 def grouped(rasters: Iterable[Match], pattern: str) -> tuple[list[Candidate], list[str]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,21 +15,19 @@ from tilemap.nightly.discovery.items import (
     is_item,
     is_product,
     parse_json,
+    rasters_of,
 )
 from tilemap.nightly.discovery.listing import (
-    File,
     Glob,
     Lister,
     expand,
     is_file,
     is_folder,
-    look,
     parse_glob,
 )
-from tilemap.nightly.discovery.looking import Files, Moment
+from tilemap.nightly.discovery.looking import Moment, settled, within
 from tilemap.nightly.discovery.naming import RASTERS, day_in, kind_of
-from tilemap.nightly.discovery.notes import Notes
-from tilemap.nightly.discovery.settling import moved
+from tilemap.nightly.discovery.notes import NO_RASTERS, Notes
 from tilemap.nightly.facts import Found, Problem
 
 if TYPE_CHECKING:
@@ -58,23 +55,14 @@ def look_in_folders(
         for path in others:
             notes.count(path, "file", f"must match scene_pattern {area.scene_pattern!r}")
     wanted = [
-        (candidate, day) for candidate, day in _dated(found) if within(area, day, candidate, notes)
+        (candidate, day)
+        for candidate, day in _dated(found)
+        if within(area, day, candidate.sources[0], notes)
     ]
-    scenes = _settled(area.name, wanted, lister, when, notes)
+    scenes = settled(area.name, wanted, lister, when, notes)
     for path, why in lister.errors.items():
-        notes.count(path, "folder", f"cannot be listed ({why})")
-    return scenes, notes.all()
-
-
-def within(area: AreaTable, day: date | None, what: Candidate | str, notes: Notes) -> bool:
-    """Whether a day is one of the area's; one that is not known is, unless it asks for days."""
-    if area.since is None and area.until is None:
-        return True
-    if day is None:
-        name = what if isinstance(what, str) else what.sources[0]
-        notes.count(name, "scene", "must tell its day, as the area has since or until")
-        return False
-    return (area.since or day) <= day <= (area.until or day)
+        notes.count(path, "folder", "cannot be listed", why)
+    return sorted(scenes, key=lambda scene: scene.sources), notes.all()
 
 
 def _dated(found: Sequence[Candidate]) -> Iterator[tuple[Candidate, date | None]]:
@@ -142,8 +130,12 @@ def _sort(match: Match, glob: Glob, lister: Lister, matches: Matches, notes: Not
         matches.rasters.append(match)
     elif kind == "item":
         item = read_item(match.path, notes)
-        if item is not None and (not glob.parts or not is_product(item)):
+        if item is None or (glob.parts and is_product(item)):
+            return
+        if rasters_of(item):
             matches.items.append((match, item))
+        else:
+            notes.count(match.path, "item", NO_RASTERS)
 
 
 def _is_text(path: str) -> bool:
@@ -163,53 +155,9 @@ def read_item(path: str, notes: Notes) -> Json | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        notes.count(path, "file", f"cannot be read ({error.strerror})")
+        notes.count(path, "file", "cannot be read", error.strerror or "")
         return None
     if b"stac_version" not in content:
         return None
     item = parse_json(content)
     return item if is_item(item) else None
-
-
-# --- what their files are ------------------------------------------------------------------------
-
-
-def _settled(
-    area: str,
-    wanted: Sequence[tuple[Candidate, date | None]],
-    lister: Lister,
-    when: Moment,
-    notes: Notes,
-) -> list[Found]:
-    """Each scene with its files, which are looked at once more when all have been."""
-    looked = []
-    for candidate, day in wanted:
-        try:
-            files = Files.of(candidate, lister)
-        except OSError as error:
-            notes.count(candidate.sources[0], "scene", f"cannot be looked at ({error.strerror})")
-            continue
-        if files.main:
-            looked.append((candidate, day, files))
-    scenes = []
-    for candidate, day, files in looked:
-        scene = Found(
-            area=area, id=candidate.id, day=day, sources=candidate.sources,
-            fingerprint=files.fingerprint(candidate), newest=files.newest,
-        )  # fmt: skip
-        reason = files.reason(when)
-        if reason is not None and when.known(scene.id, scene.fingerprint):
-            reason = None
-        scenes.append((scene, files, reason))
-    found = []
-    for scene, files, reason in scenes:
-        reason = reason or moved(files.all, [_again(file.path) for file in files.all])
-        found.append(replace(scene, state="copying", reason=reason) if reason else scene)
-    return sorted(found, key=lambda scene: scene.sources)
-
-
-def _again(path: str) -> File | None:
-    try:
-        return look(path)
-    except OSError:
-        return None

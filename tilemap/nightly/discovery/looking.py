@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tilemap.nightly.discovery.candidates import Candidate
 from tilemap.nightly.discovery.items import local_path, rasters_of, remote_record
 from tilemap.nightly.discovery.listing import File, Lister, look
 from tilemap.nightly.discovery.naming import sidecars, split_suffix
-from tilemap.nightly.discovery.settling import unsettled
+from tilemap.nightly.discovery.notes import Notes
+from tilemap.nightly.discovery.settling import moved, unsettled
+from tilemap.nightly.facts import Found
+
+if TYPE_CHECKING:
+    from tilemap.nightly.config import AreaTable
 
 Known = Callable[[str, tuple[Mapping[str, Any], ...]], bool]
 """Whether an earlier pass saw the scene of an id with the same fingerprint."""
@@ -115,3 +121,54 @@ class Files:
 def _below(path: str, folder: str) -> str:
     own, _, name = path.rpartition("/")
     return name if own == folder else os.path.relpath(path, folder)
+
+
+def within(area: AreaTable, day: date | None, source: str, notes: Notes) -> bool:
+    """Whether a day is one of the area's; one that is not known is, unless it asks for days."""
+    if area.since is None and area.until is None:
+        return True
+    if day is None:
+        notes.count(source, "scene", "must tell its day, as the area has since or until")
+        return False
+    return (area.since or day) <= day <= (area.until or day)
+
+
+def settled(
+    area: str,
+    wanted: Sequence[tuple[Candidate, date | None]],
+    lister: Lister,
+    when: Moment,
+    notes: Notes,
+) -> list[Found]:
+    """Each scene with its files, which are looked at once more when all have been."""
+    looked = []
+    for candidate, day in wanted:
+        try:
+            files = Files.of(candidate, lister)
+        except OSError as error:
+            notes.count(candidate.sources[0], "scene", "cannot be looked at", error.strerror or "")
+            continue
+        if files.main:
+            looked.append((candidate, day, files))
+    scenes = []
+    for candidate, day, files in looked:
+        scene = Found(
+            area=area, id=candidate.id, day=day, sources=candidate.sources,
+            fingerprint=files.fingerprint(candidate), newest=files.newest,
+        )  # fmt: skip
+        reason = files.reason(when)
+        if reason is not None and when.known(scene.id, scene.fingerprint):
+            reason = None
+        scenes.append((scene, files, reason))
+    found = []
+    for scene, files, reason in scenes:
+        reason = reason or moved(files.all, [_again(file.path) for file in files.all])
+        found.append(replace(scene, state="copying", reason=reason) if reason else scene)
+    return found
+
+
+def _again(path: str) -> File | None:
+    try:
+        return look(path)
+    except OSError:
+        return None
