@@ -9,6 +9,7 @@ from __future__ import annotations
 EXIT_OK = 0
 EXIT_PARTIAL = 3
 EXIT_BUG = 70
+INTERRUPTED = 130
 
 
 class TilemapError(Exception):

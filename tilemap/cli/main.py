@@ -8,9 +8,8 @@ import traceback
 import typer
 
 from tilemap.cli import area, change, evaluate, ledger, models, nightly, segment, train
-from tilemap.errors import EXIT_BUG, TilemapError
+from tilemap.errors import EXIT_BUG, INTERRUPTED, TilemapError
 
-INTERRUPTED = 130
 app = typer.Typer(
     name="tilemap",
     no_args_is_help=True,

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from tilemap.errors import INTERRUPTED
 
 
 def nightly(
@@ -44,7 +48,13 @@ def nightly(
         load_config(config), str(config), tuple(area or ()), _seconds(budget), dry_run,
         bar=ConsoleProgress,
     )  # fmt: skip
-    outcome = run_pass(request)
+    try:
+        outcome = run_pass(request)
+    except KeyboardInterrupt:
+        print("stopped; the same command continues", file=sys.stderr, flush=True)
+        # Not through distributed's exit handlers: they complain of a cluster that was just being
+        # started. Its processes end with this one.
+        os._exit(INTERRUPTED)
     for line in summary_lines(outcome):
         typer.echo(line)
     raise typer.Exit(outcome.exit_code)
