@@ -1,142 +1,33 @@
-"""The ledger made anew from disk, and where the two disagree: on trees made by hand."""
+"""The ledger made anew from disk, on trees made by hand."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tilemap.errors import BusyError, ConfigError, StoreError
 from tilemap.nightly.database import side_files
-from tilemap.nightly.facts import Found, Product, Quarantine
-from tilemap.nightly.ledger import LEDGER_FILE, Ledger, product_to_json
+from tilemap.nightly.ledger import LEDGER_FILE, Ledger
 from tilemap.nightly.lock import Holder, acquire, read_lock
 from tilemap.nightly.pardon import forget
-from tilemap.nightly.rebuild import check, rebuild, strays
+from tilemap.nightly.rebuild import rebuild
 
-NOW = datetime(2026, 11, 26, 2, 15, tzinfo=UTC)
-LATER = NOW + timedelta(days=1)
-
-
-class Root:
-    """Products as a pass publishes them, in a ledger and on disk."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.products = path / "products"
-        self.ledger_file = path / LEDGER_FILE
-
-    def publish(self, key: str, version: str, number: int = 1, **changes: Any) -> Product:
-        """One more product: files, item, work.json, row."""
-        made = self.stage(key, version, number, **changes)
-        with Ledger.open(self.ledger_file) as ledger, acquire(ledger) as lock:
-            with ledger.publishing(lock) as publication:
-                publication.add(made)
-                listed = publication.products()
-            self.catalogue(listed)
-        return made
-
-    def stage(self, key: str, version: str, number: int = 1, **changes: Any) -> Product:
-        """Its folder only, as a kill before the commit leaves it."""
-        area = changes.get("area", "pucallpa")
-        folder = self.products / area / key / version
-        folder.mkdir(parents=True)
-        content = f"{key} {version}".encode() * 100
-        (folder / "landcover.tif").write_bytes(content)
-        item = {
-            "id": f"{area}-{key}",
-            "assets": {
-                "landcover": {
-                    "href": "./landcover.tif",
-                    "file:size": len(content),
-                    "file:checksum": f"1220{hashlib.sha256(content).hexdigest()}",
-                },
-                "source": {"href": "https://example.org/scene.tif", "file:size": 3},
-            },
-        }
-        made = Product(
-            area=area, kind="change" if key == "change" else "map", id=key, version=version,
-            digest=version * 8, result="r" + version, day=date(2020, 1, number), status="ok",
-            folder=f"{area}/{key}/{version}", run=f"work/{area}/{key}/{version}", item=item,
-            published=NOW + timedelta(minutes=number), pixels=12, km2=0.5, seconds=1.25,
-            sources={"a": "/in/a.tif"}, fingerprint=({"name": "a.tif", "size": 9},),
-        )  # fmt: skip
-        made = replace(made, **changes)
-        (folder / "item.json").write_text(json.dumps(item))
-        (folder / "work.json").write_text(json.dumps(product_to_json(made)))
-        return made
-
-    def catalogue(self, listed: list[Product]) -> None:
-        """Write the catalog of these."""
-        areas = sorted({one.area for one in listed})
-        for path in self.products.glob("*/collection.json"):
-            path.unlink()
-        for area in areas:
-            links = [
-                {"rel": "item", "href": f"./{one.id}/{one.version}/item.json"}
-                for one in listed
-                if one.area == area
-            ]
-            links.append({"rel": "root", "href": "../catalog.json"})
-            text = json.dumps({"type": "Collection", "id": area, "links": links})
-            (self.products / area / "collection.json").write_text(text)
-        children = [{"rel": "child", "href": f"./{area}/collection.json"} for area in areas]
-        text = json.dumps({"type": "Catalog", "id": "tilemap", "links": children})
-        (self.products / "catalog.json").write_text(text)
-
-    def known(self) -> dict[str, Any]:
-        """What the ledger says but for the lock."""
-        with Ledger.peek(self.ledger_file) as ledger:
-            return {
-                "products": ledger.products(listed=None),
-                "left over": ledger.left_over(),
-                "unmirrored": ledger.unmirrored(),
-                "quarantine": ledger.quarantines(),
-                "scenes": ledger.scenes(),
-                "attempts": ledger.attempts(),
-                "passes": ledger.passes(),
-            }
-
-    def disagreements(self, contents: bool = True) -> list[str]:
-        """Where ledger and disk differ."""
-        with Ledger.peek(self.ledger_file) as ledger:
-            return check(ledger, self.path, contents)
+from .facts import NOW
+from .roots import LATER, Root, published_root
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Root:
-    """Two areas: a scene made twice, one once, a series, one set aside, and some history."""
-    made = Root(tmp_path)
-    with Ledger.open(made.ledger_file) as ledger, acquire(ledger) as lock:
-        ledger.begin_pass("one", lock.holder, NOW)
-        for key in ("1985", "1990"):
-            ledger.see(Found("pucallpa", key, date(1985, 8, 1), (f"/in/{key}.tif",), ()), NOW)
-            number = ledger.start("one", "pucallpa", "map", key, "d", NOW)
-            ledger.finish(number, "failed", NOW, "x", 65, 1.0, 0, {"tile": 1.0})
-        ledger.quarantine(Quarantine("pucallpa", "map", "1990", "d", NOW, "is no raster", 65, 1))
-        ledger.quarantine(Quarantine("ucayali", "change", "change", "d", NOW, "no two", 65, 3))
-        ledger.end_pass("one", "partial", 3, NOW, {"a": 1})
-    made.publish("1985", "v1", 1)
-    made.publish("1985", "v2", 2)
-    made.publish("2000", "w1", 3)
-    made.publish("change", "c1", 4)
-    made.publish("1999", "u1", 5, area="ucayali", day=None, km2=None, status="partial")
-    return made
-
-
-# --- made anew ---------------------------------------------------------------------------------
+    """A folder of passes in which all is well."""
+    return published_root(tmp_path)
 
 
 def test_nothing_is_lost_where_the_old_one_is_sound(root: Root) -> None:
@@ -272,7 +163,7 @@ def test_a_pass_that_runs_keeps_its_ledger(root: Root) -> None:
     """A sound one, and one that is damaged but for its lock."""
     with Ledger.open(root.ledger_file) as ledger, acquire(ledger, command="tilemap nightly"):
         before = sorted(path.name for path in root.path.iterdir())
-        with pytest.raises(BusyError, match="is held by .*tilemap nightly"):
+        with pytest.raises(BusyError, match=r"is held by .*tilemap nightly"):
             rebuild(root.path, LATER)
         assert sorted(path.name for path in root.path.iterdir()) == before
         ledger.database.settle()
@@ -280,7 +171,7 @@ def test_a_pass_that_runs_keeps_its_ledger(root: Root) -> None:
     root.ledger_file.write_bytes(content[:-4096] + b"\xff" * 4096)
     with pytest.raises(StoreError, match="damaged"):
         Ledger.open(root.ledger_file)
-    with pytest.raises(BusyError, match="is held by .*tilemap nightly"):
+    with pytest.raises(BusyError, match=r"is held by .*tilemap nightly"):
         rebuild(root.path, LATER)
 
 
@@ -363,162 +254,3 @@ def test_a_rebuild_that_is_killed_leaves_a_whole_ledger(root: Root, tmp_path: Pa
         assert done.returncode == -signal.SIGKILL
         number += 1
     assert number > 10
-
-
-# --- where they disagree -----------------------------------------------------------------------
-
-
-def _remove_folder(root: Root) -> None:
-    shutil.rmtree(root.products / "pucallpa/2000/w1")
-
-
-def _remove_file(root: Root) -> None:
-    (root.products / "pucallpa/2000/w1/landcover.tif").unlink()
-
-
-def _other_bytes(root: Root) -> None:
-    path = root.products / "pucallpa/2000/w1/landcover.tif"
-    path.write_bytes(path.read_bytes()[::-1])
-
-
-def _other_size(root: Root) -> None:
-    (root.products / "pucallpa/2000/w1/landcover.tif").write_bytes(b"abc")
-
-
-def _no_item(root: Root) -> None:
-    (root.products / "pucallpa/2000/w1/item.json").write_text("[1]")
-
-
-def _other_work(root: Root) -> None:
-    path = root.products / "pucallpa/2000/w1/work.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "pixels": 13}))
-
-
-def _no_work(root: Root) -> None:
-    (root.products / "pucallpa/2000/w1/work.json").unlink()
-
-
-def _stray(root: Root) -> None:
-    root.stage("2010", "s1")
-
-
-def _half(root: Root) -> None:
-    root.stage("2010", "s1")
-    (root.products / "pucallpa/2010/s1/landcover.tif").unlink()
-
-
-def _not_named(root: Root) -> None:
-    listed = [one for one in root.known()["products"] if one.listed and one.id != "2000"]
-    root.catalogue(listed)
-
-
-def _named_too(root: Root) -> None:
-    root.catalogue([one for one in root.known()["products"] if one.version != "v2"])
-
-
-def _no_collection(root: Root) -> None:
-    (root.products / "pucallpa/collection.json").unlink()
-
-
-def _catalog_does_not_name(root: Root) -> None:
-    path = root.products / "catalog.json"
-    value = json.loads(path.read_text())
-    path.write_text(json.dumps({**value, "links": value["links"][:1]}))
-
-
-def _quarantine_row_only(root: Root) -> None:
-    (root.path / "quarantine/pucallpa/1990.json").unlink()
-
-
-def _quarantine_file_only(root: Root) -> None:
-    folder = root.path / "quarantine/pucallpa"
-    value = json.loads((folder / "1990.json").read_text())
-    (folder / "2000.json").write_text(json.dumps({**value, "id": "2000"}))
-
-
-def _quarantine_differs(root: Root) -> None:
-    path = root.path / "quarantine/pucallpa/1990.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "attempts": 9}))
-
-
-def _quarantine_of_another(root: Root) -> None:
-    path = root.path / "quarantine/pucallpa/1990.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "id": "other"}))
-
-
-@pytest.mark.parametrize(
-    ("harm", "told"),
-    [
-        (_remove_folder, ["pucallpa/2000/w1: its folder is gone"]),
-        (_remove_file, ["pucallpa/2000/w1: landcover.tif is gone"]),
-        (_other_bytes, ["pucallpa/2000/w1: landcover.tif has other bytes than were published"]),
-        (_other_size, ["pucallpa/2000/w1: landcover.tif must have 700 bytes, it has 3"]),
-        (_no_item, ["pucallpa/2000/w1: its item.json is gone or is no item"]),
-        (_other_work, ["pucallpa/2000/w1: pixels differs between ledger and work.json"]),
-        (_no_work, ["pucallpa/2000/w1: its work.json is gone or is no JSON"]),
-        (_stray, ["pucallpa/2010/s1: not in the ledger; the next pass takes it in"]),
-        (_half, ["pucallpa/2010/s1: not in the ledger; landcover.tif is gone"]),
-        (_not_named, ["pucallpa/2000/w1: listed, but the catalog does not name it"]),
-        (
-            _named_too,
-            [
-                "pucallpa/1985/v1: the catalog names it, but it is not listed",
-                "pucallpa/1985/v2: listed, but the catalog does not name it",
-            ],
-        ),
-        (_no_collection, ["pucallpa: its collection.json is gone or is no collection"]),
-        (_catalog_does_not_name, ["ucayali: catalog.json does not name it"]),
-        (
-            _quarantine_row_only,
-            ["quarantine/pucallpa/1990.json: in the ledger, but the file is gone"],
-        ),
-        (_quarantine_file_only, ["quarantine/pucallpa/2000.json: not in the ledger"]),
-        (_quarantine_differs, ["quarantine/pucallpa/1990.json: differs from the ledger"]),
-        (_quarantine_of_another, ["quarantine/pucallpa/1990.json: it is of pucallpa/other"]),
-    ],
-)
-def test_each_disagreement_is_told(
-    root: Root, harm: Callable[[Root], None], told: list[str]
-) -> None:
-    """In a line that names the place; by sizes alone all but other bytes of the same size."""
-    assert root.disagreements() == []
-    harm(root)
-    assert root.disagreements() == told
-    assert root.disagreements(contents=False) == ([] if harm is _other_bytes else told)
-
-
-def test_a_product_between_its_name_and_its_commit_is_a_stray(root: Root) -> None:
-    """Whole ones that no row knows, the older first, to be taken in; what is half is not."""
-    late, early = root.stage("2011", "s1", 9), root.stage("2010", "s1", 8)
-    root.stage("2012", "s1")
-    (root.products / "pucallpa/2012/s1/landcover.tif").unlink()
-    root.stage("2013", "s1")
-    shutil.move(root.products / "pucallpa/2013/s1", root.products / "pucallpa/2013/s2")
-    shutil.copytree(root.products / "pucallpa/2010/s1", root.products / "pucallpa/2010/.staged-s2")
-    with Ledger.open(root.ledger_file) as ledger, acquire(ledger) as lock:
-        found = strays(ledger, root.path)
-        assert found == [early, late]
-        with ledger.publishing(lock) as publication:
-            for one in found:
-                publication.add(one)
-        assert strays(ledger, root.path) == []
-
-
-def test_a_product_that_is_removed_here_only_is_no_stray(root: Root) -> None:
-    """It is known until it is gone from where it was mirrored to."""
-    with Ledger.open(root.ledger_file) as ledger, acquire(ledger) as lock:
-        (one,) = ledger.products(listed=False)
-        with ledger.publishing(lock) as publication:
-            publication.mirrored(one)
-            publication.removed(one)
-        assert strays(ledger, root.path) == []
-        assert root.disagreements() == [f"{one.folder}: removed in the ledger, but still there"]
-        shutil.rmtree(root.products / one.folder)
-        assert root.disagreements() == []
-
-
-def test_a_forgotten_product_does_not_differ(root: Root) -> None:
-    """The ledger withholds its digest, the disk has it."""
-    with Ledger.open(root.ledger_file) as ledger:
-        forget(ledger, "pucallpa", "2000")
-    assert root.disagreements() == []

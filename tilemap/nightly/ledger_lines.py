@@ -55,7 +55,7 @@ def about(ledger: Ledger, name: str, key: str) -> list[str]:
     for one in _of(name, ledger.quarantines()):
         if one.id == key:
             text = f"since {_when(one.since)}, {one.attempts} attempts, code {one.exit_code}"
-            lines += _field("quarantine", f"{text}: {one.reason}")
+            lines += _field("quarantine", f"{text}: {_one_line(one.reason)}")
     attempts = ledger.attempts(name, key=key)
     rows = aligned([_attempt(row)[1:] for row in attempts])
     for line, row in zip(rows, attempts, strict=True):
