@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack, cast
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, cast
 
 from tilemap.cluster.table import choose_cluster
 from tilemap.errors import UsageError
@@ -21,6 +21,7 @@ from tilemap.run import RunResult, execute
 from tilemap.stores.geotiff import SceneRequest
 from tilemap.stores.predictions import UNCERTAINTIES, Uncertainty
 from tilemap.stores.remote.address import AllowList
+from tilemap.stores.remote.place import RemotePlace
 from tilemap.worker import Backend
 
 if TYPE_CHECKING:
@@ -50,7 +51,8 @@ class Options(TypedDict, total=False):
     products: ``uncertainty`` ("entropy", "margin"), ``probabilities`` (True keeps those of every
     class, for ``change``). Of the cluster: ``cluster`` (a file with a ``[cluster]`` table, or its
     keys), or ``scheduler``, or ``workers``; ``memory_limit`` ("2GiB", of one worker).
-    ``keep_stores``.
+    ``keep_stores``; ``stores`` (an ``s3://`` folder for them), ``publish`` (one for the products
+    too).
     """
 
     before: Paths | None
@@ -75,6 +77,8 @@ class Options(TypedDict, total=False):
     workers: int | None
     memory_limit: str | int | None
     keep_stores: bool
+    stores: str | None
+    publish: str | None
 
 
 def _request(scenes: Paths, options: Options) -> SceneRequest:
@@ -130,7 +134,15 @@ def _settings(options: Options) -> SegmentSettings:
         check_mode(options.get("tta", "none")),
         _measures(options.get("uncertainty", ())),
         options.get("probabilities", False),
+        _bucket(options, "stores"),
+        _bucket(options, "publish"),
     )
+
+
+def _bucket(options: Options, name: Literal["stores", "publish"]) -> RemotePlace | None:
+    """A folder on S3 that an option names."""
+    url = options.get(name)
+    return None if url is None else RemotePlace.parse(url, _hosts(options), UsageError)
 
 
 def _measures(wanted: Sequence[str]) -> tuple[Uncertainty, ...]:

@@ -7,6 +7,7 @@
     OUT/run.json                                                               what was run
     OUT/probabilities.zarr                                                     for tilemap change
     OUT/stores/identity.json, tiles.zarr, predictions.zarr, map.zarr           to resume
+    OUT/stores/place.json                                                      where those lie on S3
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from tilemap.errors import BusyError, OutputError
+from tilemap.stores.remote.address import NOBODY, AllowList
+from tilemap.stores.remote.claim import release
 
 Identity = dict[str, Any]
 STORES, RUN_FILE, IDENTITY_FILE = "stores", "run.json", "identity.json"
@@ -32,7 +35,7 @@ OURS = (
 )  # fmt: skip
 """Names of what a run leaves, ``.partial`` behind them while it is written; ``--fresh`` removes
 nothing else."""
-REMAINS = ("tiles.zarr", "predictions.zarr", "map.zarr", "cog-", IDENTITY_FILE + ".")
+REMAINS = ("tiles.zarr", "predictions.zarr", "map.zarr", "cog-", "place.json", IDENTITY_FILE + ".")
 """How the names in ``stores`` begin while there is no identity: they are being made or removed."""
 PROBABILITIES = "probabilities.zarr"
 _ABSENT = "(absent)"
@@ -96,10 +99,15 @@ def _short(value: Any) -> str:
 
 
 class RunDirectory:
-    """One output directory."""
+    """One output directory.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    Args:
+        path: the directory.
+        allow: what may be asked, where stores lie on S3.
+    """
+
+    def __init__(self, path: Path, allow: AllowList = NOBODY) -> None:
+        self.path, self.allow = path, allow
         self.stores = path / STORES
         self.run_file = path / RUN_FILE
         self.identity_file = self.stores / IDENTITY_FILE
@@ -202,5 +210,10 @@ class RunDirectory:
             shutil.rmtree(self.path / name, ignore_errors=True)
 
     def remove_stores(self) -> None:
-        """Remove what only a resumed run needs."""
+        """Remove what only a resumed run needs; what lies on S3 first, for the rest says where.
+
+        Raises:
+            OutputError: if something that lies on S3 cannot be removed.
+        """
+        release(self.stores, self.allow)
         shutil.rmtree(self.stores, ignore_errors=True)

@@ -30,6 +30,8 @@ from tilemap.plan import (
 from tilemap.stages.survey import ground_pixel_m, survey
 from tilemap.stores.geotiff import SceneRequest, SceneSource, open_scene
 from tilemap.stores.predictions import Uncertainty
+from tilemap.stores.remote.address import NOBODY, AllowList
+from tilemap.stores.remote.place import RemotePlace
 from tilemap.worker import Backend
 
 FORMAT = 1
@@ -48,6 +50,8 @@ class SegmentSettings:
         tta: "none", "flips" or "rotations": what the model sees of each patch.
         uncertainty: measures that become rasters too.
         probabilities: keep the probability of every class, for ``tilemap change``.
+        stores: folder of a bucket where the stores go; None for the directory of the run.
+        publish: folder of a bucket where the products go too.
     """
 
     grid: GridSettings = field(default_factory=GridSettings)
@@ -57,6 +61,13 @@ class SegmentSettings:
     tta: str = "none"
     uncertainty: tuple[Uncertainty, ...] = ()
     probabilities: bool = False
+    stores: RemotePlace | None = None
+    publish: RemotePlace | None = None
+
+    @property
+    def allow(self) -> AllowList:
+        """What may be asked for the stores."""
+        return NOBODY if self.stores is None else self.stores.allow
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,12 +141,13 @@ def prepare(
         one = measure(dataclasses.replace(trial, model=ref.one, device=cost.device))
     grid = quicker_grid(grid, ref.card, chosen, cost)
     if settings.cluster.embedded or settings.cluster.memory_limit is not None:
-        limit = memory_per_worker(settings.cluster)
+        limit = memory_per_worker(settings.cluster) - source.remote_bytes
         grid = check_memory(grid, ref.card, cost, limit, chosen)
     workers = worker_count(settings.cluster)
     plan = make_plan(
         grid, source.scene, ref.card, cost, workers, settings.keep_stores, settings.uncertainty
     )
+    plan = dataclasses.replace(plan, worker_bytes=plan.worker_bytes + source.remote_bytes)
     if settings.probabilities:
         more = probability_bytes(grid, len(ref.card.classes))
         plan = dataclasses.replace(plan, store_bytes=plan.store_bytes + more)

@@ -15,10 +15,10 @@ from tilemap.cluster.flight import Flight, Task
 from tilemap.errors import StoreError
 from tilemap.models.card import ModelCard
 from tilemap.stores.cog import RasterProfile, partial_path, publish
-from tilemap.stores.maps import Layer, Seam
+from tilemap.stores.maps import Layer, MapStore, Seam
 from tilemap.stores.predictions import UNCERTAINTIES, Uncertainty
 from tilemap.stores.sidecars import ClassRow, class_rows, write_sidecars
-from tilemap.worker import run_export
+from tilemap.worker import export_layer, run_export
 
 if TYPE_CHECKING:
     from tilemap.stages.export import ExportReceipt
@@ -146,7 +146,11 @@ def export_all(flight: Flight[Any], tasks: Iterable[Task[Any]]) -> dict[Any, Exp
 
 
 def write_products(
-    flight: Flight[Any], run: str, out: Path, profiles: Mapping[Layer, RasterProfile]
+    flight: Flight[Any],
+    run: str,
+    out: Path,
+    profiles: Mapping[Layer, RasterProfile],
+    here: MapStore | None = None,
 ) -> Products:
     """Export the rasters on the workers, then publish them together, sidecars first.
 
@@ -154,6 +158,7 @@ def write_products(
         flight: the window; empty.
         run: its name in the workers, ``RunSpec.name``.
         profiles: by layer, see ``make_profiles``.
+        here: a store on S3, exported by this process: workers may not see the directory.
 
     Raises:
         StoreError: if one cannot be written or does not read back as it should.
@@ -167,7 +172,11 @@ def write_products(
         )
         for name, profile in profiles.items()
     ]  # fmt: skip
-    receipts: dict[Layer, ExportReceipt] = export_all(flight, tasks)
+    receipts: dict[Layer, ExportReceipt]
+    if here is None:
+        receipts = export_all(flight, tasks)
+    else:
+        receipts = {n: export_layer(here, n, p, paths[n], out) for n, p in profiles.items()}
     landcover = receipts["landcover"]
     rows = class_rows(profiles["landcover"], landcover.counts, landcover.areas_km2)
     write_sidecars(paths["landcover"], rows)

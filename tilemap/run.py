@@ -6,7 +6,7 @@ import dataclasses
 import shutil
 import time
 from collections.abc import Iterable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,21 +15,25 @@ from distributed import Client
 
 from tilemap.cluster import connect, make_flight, pins, route_of, thread_count
 from tilemap.directory import RunDirectory, read_json, write_json
-from tilemap.errors import EXIT_OK, EXIT_PARTIAL, OutputError, StoreError
+from tilemap.errors import EXIT_OK, EXIT_PARTIAL, OutputError, StoreError, TilemapError
 from tilemap.geometry import Tile, TileGrid
 from tilemap.models import registry
-from tilemap.plan import Plan
 from tilemap.prepare import Prepared
 from tilemap.products import make_profiles, write_products
 from tilemap.progress import Progress, Silent
 from tilemap.record import make_record
 from tilemap.report.run_report import report_run
 from tilemap.stages.stitch import nothing_observed
+from tilemap.stores.chunks import ask_each, snapshot
 from tilemap.stores.maps import MapStore, Seam
 from tilemap.stores.marks import Mark
 from tilemap.stores.predictions import PredictionStore
 from tilemap.stores.probabilities import FILE as PROBABILITIES
 from tilemap.stores.probabilities import ProbabilityStore, StoredClass
+from tilemap.stores.remote.claim import check_claim, claim, claimed
+from tilemap.stores.remote.fetch import fetch_folder
+from tilemap.stores.remote.place import Place
+from tilemap.stores.remote.publish import put_folder
 from tilemap.stores.tiles import TileStore
 from tilemap.tasks import Outcome, TaskWindow, Work
 from tilemap.worker import Receipt, RunPlugin, RunSpec, peak_memory
@@ -83,36 +87,44 @@ def execute(
             joined for this run alone.
 
     Raises:
-        OutputError: if the directory belongs to another run, or the disk has too little room.
+        OutputError: if the directory belongs to another run, the disk has too little room, or
+            products cannot be sent where they were to go.
         BusyError: if another process works on it.
         UnavailableError: if no cluster can be had.
         TilemapError: if no tile at all could be mapped.
     """
     progress = progress or Silent()
-    directory = RunDirectory(out)
+    settings = prepared.settings
+    directory = RunDirectory(out, settings.allow)
     directory.check(prepared.identity, fresh)
     finished = None if fresh else _finished(directory, prepared)
     if finished is not None:
-        if not prepared.settings.keep_stores:
+        if not settings.keep_stores:
             directory.remove_stores()  # what a kill in the middle of removing left
         progress.note(f"{out} holds this run already, whole; nothing to do")
+        _deliver(prepared, directory, progress)
         return finished
-    _check_space(prepared.plan, out)
+    _check_space(prepared, out)
     with directory.hold():
         directory.check(prepared.identity, fresh)  # again: another run may have come in between
         existed = directory.identity_file.exists()
+        if existed and not fresh:
+            check_claim(directory.stores, settings.stores, settings.allow)
         done = Outcome()
         try:
-            with nullcontext(client) if client else connect(prepared.settings.cluster) as joined:
+            with nullcontext(client) if client else connect(settings.cluster) as joined:
                 if fresh:
                     directory.clear()
                     existed = False
                 _create_stores(directory, prepared)
-                return _execute(prepared, directory, joined, progress, order, done)
+                result = _execute(prepared, directory, joined, progress, order, done)
+            _deliver(prepared, directory, progress)
+            return result
         except BaseException:
             if not existed and done.receipts == 0:
                 directory.remove_probabilities()
-                directory.remove_stores()
+                with suppress(OutputError):  # what cannot be removed now is by the next command
+                    directory.remove_stores()
             raise
         finally:
             progress.end()
@@ -133,7 +145,22 @@ def _finished(directory: RunDirectory, prepared: Prepared) -> RunResult | None:
     return _result(directory, record, resumed=record["tasks"]["total"])
 
 
-def _check_space(plan: Plan, out: Path) -> None:
+def _deliver(prepared: Prepared, directory: RunDirectory, progress: Progress) -> None:
+    """Send the products where they are to go too; what is there already stays."""
+    target = prepared.settings.publish
+    if target is None:
+        return
+    files = [p.name for p in directory.path.iterdir() if p.is_file() and p.suffix != ".partial"]
+    sent = put_folder(directory.path, str(target), files, target.allow.entries)
+    many = sum(receipt.sent for receipt in sent)
+    progress.note(f"{len(sent)} files lie in {target}, {many} of them sent now")
+
+
+def _check_space(prepared: Prepared, out: Path) -> None:
+    plan, elsewhere = prepared.plan, prepared.settings.stores is not None
+    needed = plan.disk_bytes
+    if elsewhere and not prepared.settings.probabilities:  # which come here in the end
+        needed = plan.product_bytes
     place = next(p for p in (out, *out.absolute().parents) if p.exists())
     lying = sum(
         f.stat().st_size
@@ -142,11 +169,19 @@ def _check_space(plan: Plan, out: Path) -> None:
         if f.is_file()
     )
     free = shutil.disk_usage(place).free + lying
-    if plan.disk_bytes > free:
+    if needed > free:
         raise OutputError(
-            f"the run may need up to {plan.disk_bytes / 1e9:.2f} GB in {place}, which has "
+            f"the run may need up to {needed / 1e9:.2f} GB in {place}, which has "
             f"{free / 1e9:.2f} GB free; --discard-stores needs less"
         )
+
+
+def _places(directory: RunDirectory) -> tuple[Place, Place]:
+    """Where the stores of a run lie, and where that of its probabilities does."""
+    found = claimed(directory.stores, directory.allow)
+    if found is None:
+        return directory.stores.absolute(), (directory.path / PROBABILITIES).absolute()
+    return found[0], found[0] / PROBABILITIES
 
 
 def _create_stores(directory: RunDirectory, prepared: Prepared) -> None:
@@ -155,27 +190,33 @@ def _create_stores(directory: RunDirectory, prepared: Prepared) -> None:
     wanted = prepared.settings.probabilities
     try:
         if directory.identity_file.exists():
-            if wanted and not (directory.path / PROBABILITIES).exists():
-                _create_probabilities(directory, prepared)  # somebody took it away
+            kept_in = _places(directory)[1]
+            if wanted and not kept_in.exists():
+                _create_probabilities(kept_in, prepared)  # somebody took it away
             return
         directory.remove_probabilities()
         directory.remove_stores()
         stores.mkdir()
+        if prepared.settings.stores is not None:
+            claim(stores, prepared.settings.stores, digest)
+        place, kept_in = _places(directory)
         if prepared.settings.keep_stores:
-            TileStore.create(stores / "tiles.zarr", scene, grid, digest)
+            TileStore.create(place / "tiles.zarr", scene, grid, digest)
         kept = prepared.settings.uncertainty
         PredictionStore.create(
-            stores / "predictions.zarr", grid, len(card.classes), digest, kept, wanted
+            place / "predictions.zarr", grid, len(card.classes), digest, kept, wanted
         )
         if wanted:
-            _create_probabilities(directory, prepared)
-        MapStore.create(stores / "map.zarr", grid, scene.geobox, digest, kept)
+            _create_probabilities(kept_in, prepared)
+        MapStore.create(place / "map.zarr", grid, scene.geobox, digest, kept)
         write_json(directory.identity_file, prepared.identity)
+    except TilemapError:
+        raise
     except OSError as error:
         raise StoreError(f"cannot create the stores in {stores}: {error.strerror}") from error
 
 
-def _create_probabilities(directory: RunDirectory, prepared: Prepared) -> None:
+def _create_probabilities(place: Place, prepared: Prepared) -> None:
     scene, card = prepared.source.scene, prepared.model.card
     about = {
         "digest": prepared.digest,
@@ -185,27 +226,26 @@ def _create_probabilities(directory: RunDirectory, prepared: Prepared) -> None:
         "date": None if scene.date is None else scene.date.isoformat(),
     }
     kinds = tuple(StoredClass(c.value, c.name, c.color) for c in card.classes)
-    place = directory.path / PROBABILITIES
     ProbabilityStore.make(place, prepared.plan.grid, scene.geobox, kinds, about)
 
 
-def _resume(
-    stores: Path, grid: TileGrid, kept: ProbabilityStore | None
-) -> tuple[set[Tile], set[Tile]]:
+def _resume(stores: Place, grid: TileGrid, kept_in: Place | None) -> tuple[set[Tile], set[Tile]]:
     """Tiles that need no segmenting, and tiles that need no stitching any more."""
     predictions, maps = (
-        PredictionStore(stores / "predictions.zarr", grid),
-        MapStore(stores / "map.zarr", grid),
+        PredictionStore(snapshot(stores / "predictions.zarr"), grid),
+        MapStore(snapshot(stores / "map.zarr"), grid),
     )
-    segmented = {tile for tile in grid.tiles() if predictions.has(tile)}
-    stitched = {
-        tile
-        for tile in segmented
-        if maps.state(tile) is Mark.DONE
-        and (kept is None or kept.has(tile))
-        and segmented.issuperset(grid.neighbours(tile))
-    }
-    return segmented, stitched
+    kept = None if kept_in is None else ProbabilityStore(snapshot(kept_in))
+    tiles = list(grid.tiles())
+    done = zip(tiles, ask_each(stores, predictions.has, tiles), strict=True)
+    segmented = {tile for tile, is_done in done if is_done}
+
+    def stitched(tile: Tile) -> bool:
+        return maps.state(tile) is Mark.DONE and (kept is None or kept.has(tile))
+
+    whole = [tile for tile in tiles if segmented.issuperset((tile, *grid.neighbours(tile)))]
+    done = zip(whole, ask_each(stores, stitched, whole), strict=True)
+    return segmented, {tile for tile, is_done in done if is_done}
 
 
 def _execute(
@@ -218,18 +258,19 @@ def _execute(
 ) -> RunResult:
     settings, grid = prepared.settings, prepared.plan.grid
     progress.note(f"dashboard {client.dashboard_link}, {thread_count(client)} worker threads")
-    keep_tiles = (directory.stores / "tiles.zarr").exists()
+    place, kept_in = _places(directory)
+    keep_tiles = (place / "tiles.zarr").exists()
     backend = dataclasses.replace(settings.backend, device=prepared.plan.device)
     route = route_of(client)
     spec = RunSpec(
-        prepared.digest, directory.stores.absolute(), prepared.source, grid, prepared.model,
-        backend, keep_tiles, pins(settings.cluster), prepared.plan.worker_bytes,
-        (directory.path / PROBABILITIES).absolute() if settings.probabilities else None, route.gpu,
+        prepared.digest, place, prepared.source, grid, prepared.model, backend, keep_tiles,
+        pins(settings.cluster), prepared.plan.worker_bytes,
+        kept_in if settings.probabilities else None, route.gpu,
     )  # fmt: skip
     plugin = RunPlugin(spec)
     client.register_plugin(plugin)
     kept = None if spec.probabilities is None else ProbabilityStore(spec.probabilities)
-    segmented, stitched = _resume(directory.stores, grid, kept)
+    segmented, stitched = _resume(place, grid, spec.probabilities)
     resumed = len(segmented) + len(stitched)
     started = time.perf_counter()
     pixels = sum(grid.core_window(tile).size for tile in segmented)
@@ -252,10 +293,13 @@ def _execute(
     mapped = time.perf_counter() - started
     progress.end()
     progress.note("writing and verifying the products")
-    seam = _complete(directory.stores, grid, outcome, kept)
+    seam = _complete(place, grid, outcome, kept)
     geobox, card = prepared.source.scene.geobox, prepared.model.card
     profiles = make_profiles(geobox, card, seam, grid.halo, settings.uncertainty)
-    products = write_products(flight, spec.name, directory.path, profiles)
+    here = None if isinstance(place, Path) else MapStore(place / "map.zarr", grid)
+    products = write_products(flight, spec.name, directory.path, profiles, here)
+    if kept is not None and not isinstance(kept_in, Path):
+        fetch_folder(kept_in, directory.path / PROBABILITIES)
     spent = time.perf_counter() - started
     after = client.run(time.process_time)
     # A worker that died takes its figure along; one that joined began at 0.
@@ -284,7 +328,7 @@ def _execute(
 
 
 def _complete(
-    stores: Path, grid: TileGrid, outcome: Outcome, kept: ProbabilityStore | None
+    stores: Place, grid: TileGrid, outcome: Outcome, kept: ProbabilityStore | None
 ) -> Seam:
     """Leave no core unwritten, and add up the seams of all."""
     maps = MapStore(stores / "map.zarr", grid)
@@ -294,7 +338,8 @@ def _complete(
             maps.write(lost.tile, blank.layers, blank.stats, Mark.PROVISIONAL)
             if kept is not None:
                 kept.write_blank(lost.tile)
-    return sum((maps.read_stats(tile).seam for tile in grid.tiles()), Seam())
+    figures = ask_each(stores, maps.read_stats, grid.tiles())
+    return sum((stats.seam for stats in figures), Seam())
 
 
 def _result(directory: RunDirectory, record: dict[str, Any], resumed: int) -> RunResult:

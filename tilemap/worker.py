@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from tilemap.stages.export import ExportReceipt
     from tilemap.stores.cog import RasterProfile
     from tilemap.stores.geotiff import SceneReader, SceneSource
+    from tilemap.stores.remote.place import Place
 
 Stage = Literal["tile", "segment", "stitch"]
 GDAL_CACHE_MB = 64
@@ -70,7 +71,7 @@ class RunSpec:
 
     Args:
         digest: of inputs, settings, model and grid.
-        stores: directory of the stores.
+        stores: directory of the stores, or folder of a bucket.
         keep_tiles: whether patches go through the tile store.
         pin: give each worker process a core of its own.
         memory_bytes: what was planned for a worker; near it, freed memory is given back.
@@ -79,7 +80,7 @@ class RunSpec:
     """
 
     digest: str
-    stores: Path
+    stores: Place
     source: SceneSource
     grid: TileGrid
     model: Recipe
@@ -87,7 +88,7 @@ class RunSpec:
     keep_tiles: bool
     pin: bool
     memory_bytes: int
-    probabilities: Path | None = None
+    probabilities: Place | None = None
     gpu: bool = False
 
     @property
@@ -322,10 +323,17 @@ def run_task(
 
 def run_export(run: str, layer: Layer, profile: RasterProfile, path: Path) -> ExportReceipt:
     """Stream one layer of the map store into its product, verified, not yet published."""
+    context = context_of(run)
+    assert isinstance(context.spec.stores, Path)  # else the driver exports
+    return export_layer(context.maps, layer, profile, path, context.spec.stores)
+
+
+def export_layer(
+    maps: MapStore, layer: Layer, profile: RasterProfile, path: Path, scratch: Path
+) -> ExportReceipt:
+    """The same of any store; see ``export_raster``."""
     from tilemap.stages.export import export_raster
 
-    context = context_of(run)
-    maps, grid = context.maps, context.spec.grid
     return export_raster(
-        lambda window: maps.read_window(layer, window), grid, profile, path, context.spec.stores
+        lambda window: maps.read_window(layer, window), maps.grid, profile, path, scratch
     )

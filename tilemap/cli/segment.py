@@ -154,6 +154,16 @@ KeepStores = Annotated[
         help="Keep the tile and prediction stores after a run that ended well.",
     ),
 ]
+Stores = Annotated[
+    str | None,
+    typer.Option(help="Put the stores on S3: s3://bucket/folder.", rich_help_panel=_WHERE),
+]
+Publish = Annotated[
+    str | None,
+    typer.Option(
+        help="Send the products to S3 too, when all are written: s3://bucket/folder.",
+    ),
+]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Directory of the run.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Forget an earlier run in that directory.")]
 
@@ -201,6 +211,7 @@ def plan(
     workers: Workers = None,
     memory_limit: MemoryLimit = None,
     keep_stores: KeepStores = True,
+    stores: Stores = None,
 ) -> None:
     """Say what `segment` would do and cost: tiles, disk, memory, time. Changes nothing."""
     options = _options(locals())
@@ -237,6 +248,8 @@ def segment(
     workers: Workers = None,
     memory_limit: MemoryLimit = None,
     keep_stores: KeepStores = True,
+    stores: Stores = None,
+    publish: Publish = None,
     fresh: Fresh = False,
 ) -> None:
     """Map a scene into landcover.tif and confidence.tif.
@@ -296,11 +309,16 @@ def describe(prepared: Prepared) -> list[str]:
         *_cost(prepared),
         f"tasks    {plan.tasks} for {plan.workers} workers",
         f"disk     at most {plan.disk_bytes / 1e6:.0f} MB, "
-        f"{plan.store_bytes / 1e6:.0f} of them stores",
+        f"{plan.store_bytes / 1e6:.0f} of them stores{_elsewhere(prepared)}",
         f"memory   at most {plan.worker_bytes / 2**20:.0f} MiB in each worker",
         f"time     about {plan.seconds:.0f} s",
     ]
     return lines + [f"warning  {text}" for text in prepared.warnings]
+
+
+def _elsewhere(prepared: Prepared) -> str:
+    stores = prepared.settings.stores
+    return "" if stores is None else f", which lie in {stores}"
 
 
 def _cost(prepared: Prepared) -> list[str]:

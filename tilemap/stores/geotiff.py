@@ -22,6 +22,7 @@ from tilemap.stores.opening import GDAL_SETTINGS
 from tilemap.stores.rasters import AnyArray, BoolArray
 from tilemap.stores.remote.blocks import RemoteFile
 from tilemap.stores.remote.fingerprint import SAMPLED, remote_fingerprint
+from tilemap.stores.remote.limits import MEMORY
 
 __all__ = ["SceneReader", "SceneRequest", "SceneSource", "open_scene"]
 
@@ -60,6 +61,11 @@ class SceneSource:
             remote_fingerprint(remote[file]) if file in remote else _fingerprint(Path(file))
             for file in self.files
         ]
+
+    @property
+    def remote_bytes(self) -> int:
+        """Memory that a worker needs besides, to read what is not on this disk."""
+        return MEMORY if self._remote else 0
 
     @property
     def _remote(self) -> dict[str, RemoteFile]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +26,9 @@ from tilemap.stores.chunks import (
 )
 from tilemap.stores.marks import Mark, Marks
 from tilemap.stores.predictions import MEASURES, Uncertainty, kept_measures
+
+if TYPE_CHECKING:
+    from tilemap.stores.remote.place import Place
 
 ByteArray = npt.NDArray[np.uint8]
 Layer = Literal["landcover", "confidence", "entropy", "margin"]
@@ -78,7 +80,7 @@ class CoreStats:
 class MapStore:
     """Arrays ``landcover``, ``confidence``, ... uint8 (y, x) by core; ``stats``; ``done``."""
 
-    def __init__(self, path: Path, grid: TileGrid) -> None:
+    def __init__(self, path: Place, grid: TileGrid) -> None:
         group = open_group(path)
         self.grid = grid
         self.uncertainty: tuple[Uncertainty, ...] = tuple(kept_measures(group))
@@ -90,7 +92,7 @@ class MapStore:
     @classmethod
     def create(
         cls,
-        path: Path,
+        path: Place,
         grid: TileGrid,
         geobox: GeoBox,
         digest: str,

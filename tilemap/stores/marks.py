@@ -13,9 +13,9 @@ from tilemap.geometry import Tile
 from tilemap.stores.chunks import (
     add_array,
     array_of,
-    chunk_path,
     has_chunk,
     read_chunk,
+    remove_chunk,
     write_chunk,
 )
 
@@ -51,7 +51,7 @@ class Marks:
     def set(self, tile: Tile, mark: Mark) -> None:
         """Record the state of one tile; what it vouches for must be flushed before."""
         if mark is Mark.MISSING:
-            chunk_path(self._array, tile).unlink(missing_ok=True)
+            remove_chunk(self._array, tile)
             return
         write_chunk(self._array, tile, np.array([[mark]], dtype=np.uint8))
 

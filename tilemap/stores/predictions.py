@@ -19,8 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +39,9 @@ from tilemap.stores.chunks import (
     write_chunk,
 )
 from tilemap.stores.marks import Mark, Marks
+
+if TYPE_CHECKING:
+    from tilemap.stores.remote.place import Place
 
 Side = Literal["top", "bottom", "left", "right"]
 SIDES: tuple[Side, ...] = ("top", "bottom", "left", "right")
@@ -103,7 +105,7 @@ class PredictionStore:
     And one array (y, x) for each measure of uncertainty it was created with.
     """
 
-    def __init__(self, path: Path, grid: TileGrid) -> None:
+    def __init__(self, path: Place, grid: TileGrid) -> None:
         group = open_group(path)
         self.grid = grid
         self._label, self._confidence = array_of(group, "label"), array_of(group, "confidence")
@@ -117,7 +119,7 @@ class PredictionStore:
     @classmethod
     def create(
         cls,
-        path: Path,
+        path: Place,
         grid: TileGrid,
         classes: int,
         digest: str,

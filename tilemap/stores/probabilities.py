@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +15,9 @@ from tilemap.geometry import Tile, TileGrid
 from tilemap.stores import georeference as geo
 from tilemap.stores.chunks import open_group, read_chunk
 from tilemap.stores.series import DateStore, create_planes
+
+if TYPE_CHECKING:
+    from tilemap.stores.remote.place import Place
 
 FILE = "probabilities.zarr"
 _ONE = int(np.float16(1.0).view(np.uint16))
@@ -45,7 +47,7 @@ class ProbabilityStore(DateStore):
     ``classes`` are in the order of the array; ``date`` is that of the scene, None if not known.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Place) -> None:
         self.path = path
         attributes = open_group(path).attrs.asdict()
         try:
@@ -65,7 +67,7 @@ class ProbabilityStore(DateStore):
     @classmethod
     def make(
         cls,
-        path: Path,
+        path: Place,
         grid: TileGrid,
         geobox: GeoBox,
         kinds: tuple[StoredClass, ...],

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,12 +25,15 @@ from tilemap.stores.chunks import (
 )
 from tilemap.stores.marks import Mark, Marks
 
+if TYPE_CHECKING:
+    from tilemap.stores.remote.place import Place
+
 NAME, NODATA = "probability", 255
 ByteArray = npt.NDArray[np.uint8]
 
 
 def create_planes(
-    path: Path, grid: TileGrid, geobox: GeoBox, count: int, attributes: dict[str, Any]
+    path: Place, grid: TileGrid, geobox: GeoBox, count: int, attributes: dict[str, Any]
 ) -> None:
     """Make a store of ``count`` planes without cores, that xarray can open.
 
@@ -66,7 +68,7 @@ class DateStore:
     Stored is ``rint(p * 254)``; 255 in every class where the date was not observed.
     """
 
-    def __init__(self, path: Path, grid: TileGrid) -> None:
+    def __init__(self, path: Place, grid: TileGrid) -> None:
         group = open_group(path)
         self.grid = grid
         self._array = array_of(group, NAME)
@@ -74,7 +76,7 @@ class DateStore:
 
     @classmethod
     def create(
-        cls, path: Path, grid: TileGrid, geobox: GeoBox, classes: int, digest: str
+        cls, path: Place, grid: TileGrid, geobox: GeoBox, classes: int, digest: str
     ) -> DateStore:
         """A new store without cores.
 

@@ -28,6 +28,8 @@ from tilemap.stores.marks import Mark, Marks
 if TYPE_CHECKING:
     import xarray as xr
 
+    from tilemap.stores.remote.place import Place
+
 
 class TileStore:
     """Patches of one scene: ``image`` (row, col, band, y, x), ``valid`` (row, col, y, x), ``done``.
@@ -36,7 +38,7 @@ class TileStore:
     a last row or column may be smaller than its chunk; the rest of the chunk is 0 and not valid.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Place) -> None:
         group = open_group(path)
         self.path = path
         self.attributes: dict[str, Any] = dict(group.attrs)
@@ -44,7 +46,7 @@ class TileStore:
         self.marks = Marks(group)
 
     @classmethod
-    def create(cls, path: Path, scene: Scene, grid: TileGrid, digest: str) -> TileStore:
+    def create(cls, path: Place, scene: Scene, grid: TileGrid, digest: str) -> TileStore:
         """A new store without patches.
 
         Args:

@@ -45,3 +45,5 @@ CONNECTIONS = 8
 """Requests that one process has under way at a time, to all hosts together."""
 CACHE = 32 * MIB
 """Bytes that one process keeps of what it fetched: neighbouring tiles share blocks of pixels."""
+MEMORY = CACHE + 32 * MIB
+"""Bytes of memory that it takes, requests under way included."""

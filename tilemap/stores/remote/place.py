@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tilemap.errors import OutputError, StoreError, TilemapError
@@ -27,10 +28,12 @@ class RemotePlace:
     Args:
         address: of scheme s3.
         allow: what may be asked; bucket and endpoint must be among it.
+        keys: what lay in the folder when it was listed, relative to it; None if it was not.
     """
 
     address: Address
     allow: AllowList = NOBODY
+    keys: frozenset[str] | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def parse(
@@ -93,6 +96,11 @@ class RemotePlace:
                 for one in page:
                     yield one["path"], one["size"]
 
+    def listed(self) -> RemotePlace:
+        """The same, with a list of what lies in it now: many questions for the price of one."""
+        below = f"{self.key}/"
+        return replace(self, keys=frozenset(key.removeprefix(below) for key, _ in self.list()))
+
     def head(self) -> dict[str, Any] | None:
         """Size, ETag and attributes of an object; None if there is none.
 
@@ -145,6 +153,10 @@ class RemotePlace:
             for first in range(0, len(keys), PAGE):
                 obstore.delete(self.bucket(), keys[first : first + PAGE])
         return len(keys)
+
+
+Place = Path | RemotePlace
+"""Where a store lies."""
 
 
 @lru_cache(maxsize=32)

@@ -60,6 +60,7 @@ def open_bucket(
     allow: AllowList,
     error: type[TilemapError] = SceneError,
     limits: Limits = LIMITS,
+    prefix: str | None = None,
 ) -> S3Store:
     """The bucket of an address, with endpoint, region and credentials of the ``AWS_`` variables.
 
@@ -67,6 +68,7 @@ def open_bucket(
         address: of any object in it.
         allow: what may be asked.
         error: for what may not.
+        prefix: what every key begins with, where it is the folder alone that is opened.
 
     Raises:
         error: if bucket or endpoint are not listed.
@@ -87,8 +89,8 @@ def open_bucket(
         )
     try:
         return S3Store(
-            address.host, client_options=_client(plain, limits), retry_config=_retries(limits),
-            **config,
+            address.host, prefix=prefix, client_options=_client(plain, limits),
+            retry_config=_retries(limits), **config,
         )  # fmt: skip
     except obstore.exceptions.BaseError as problem:
         raise error(f"cannot use {address.site}: {reason_of(problem)}; {CREDENTIALS}") from problem
