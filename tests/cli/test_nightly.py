@@ -174,6 +174,22 @@ def test_unreachable_scheduler(site: Path) -> None:
     assert "1 done" in out
 
 
+def test_certificates_that_are_not_there(site: Path) -> None:
+    """The configuration is at fault, not the scene, which waits: exit code 78."""
+    table = """[cluster]
+kind = "address"
+scheduler = "tls://127.0.0.1:9"
+tls = {ca = "ca.pem", cert = "cert.pem", key = "key.pem"}
+"""
+    (site / "nightly.toml").write_text(CONFIG.replace("[cluster]\nworkers = 1\n", table))
+    code, _, err = run(site)
+    assert code == 78, err
+    assert "ca.pem" in err
+    record = json.loads((site / "out" / "summary.json").read_text())
+    assert [one["id"] for one in record["waiting"]] == ["s_20200101"]
+    assert record["quarantined"] == []
+
+
 def test_ledger_of_a_newer_version(site: Path) -> None:
     """Exit code 78, both versions, the ledger as it was."""
     ledger = site / "out" / "ledger.sqlite"

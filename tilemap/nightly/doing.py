@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from tilemap.directory import RunDirectory, digest_of
-from tilemap.errors import OutputError, UnavailableError
+from tilemap.errors import OutputError, TilemapError, UnavailableError
 from tilemap.nightly.config import NightlyConfig
 from tilemap.nightly.facts import CHANGE_ID
 from tilemap.nightly.places import Places
@@ -25,7 +25,16 @@ if TYPE_CHECKING:
 
 
 class ClusterLostError(UnavailableError):
-    """There is no cluster, or not any more: nothing else can be done either."""
+    """There is no cluster, or not any more: nothing else can be done either.
+
+    Args:
+        error: why; its text and exit code are taken over.
+    """
+
+    def __init__(self, error: TilemapError | str) -> None:
+        super().__init__(str(error))
+        if isinstance(error, TilemapError):
+            self.exit_code = error.exit_code
 
 
 @dataclass(frozen=True)
@@ -96,18 +105,18 @@ class PassCluster:
         if self._client is None:
             from tilemap.cluster import connect
 
-            with naming_cluster():
+            with naming_cluster(TilemapError):
                 self._client = self._open.enter_context(connect(self._table.settings()))
         return self._client
 
 
 @contextmanager
-def naming_cluster() -> Iterator[None]:
+def naming_cluster(kind: type[TilemapError] = UnavailableError) -> Iterator[None]:
     """What is not there while a run lasts is the cluster, no part of tilemap."""
     try:
         yield
-    except UnavailableError as error:
-        raise ClusterLostError(str(error)) from error
+    except kind as error:
+        raise ClusterLostError(error) from error
 
 
 def do_work(
