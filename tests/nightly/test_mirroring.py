@@ -1,0 +1,115 @@
+"""A bucket as the second place of products and catalog: the same files, and sent once."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.stores.remote.conftest import Cloud, _cloud, cloud
+from tilemap.stores.remote import publish
+
+from .conftest import Nights
+
+__all__ = ["_cloud", "cloud"]
+
+
+def there(cloud: Cloud) -> dict[str, bytes]:
+    """What the bucket holds, by name below the prefix."""
+    return {key.removeprefix("maps/"): cloud.get(key) for key in cloud.keys()}  # noqa: SIM118
+
+
+def here(nights: Nights) -> dict[str, bytes]:
+    """What lies in the products' folder."""
+    root = nights.products
+    return {
+        path.relative_to(root).as_posix(): path.read_bytes()
+        for path in root.rglob("*")
+        if path.is_file()
+    }
+
+
+@pytest.fixture
+def config(nights: Nights, cloud: Cloud) -> Any:
+    """Passes that publish into the bucket too; what is replaced goes at once."""
+    host, _, port = cloud.host.partition(":")
+    return nights.config(
+        publish={"to": f"s3://{cloud.bucket}/maps"},
+        remote={"allow_hosts": [f"s3://{cloud.bucket}", f"{host}:{port}"]},
+        retention={"grace": "0s"},
+    )
+
+
+def test_the_bucket_holds_what_the_folder_holds(nights: Nights, cloud: Cloud, config: Any) -> None:
+    """After each night, byte by byte: new scenes, a changed one, one that left."""
+    first = nights.bring("a_20190101.tif")
+    nights.bring("b_20200101.tif")
+    assert nights.night(config).exit_code == 0
+    assert there(cloud) == here(nights)
+    assert len(there(cloud)) > 20
+    first.write_text("other pixels")
+    os.utime(first, (1_600_000_100, 1_600_000_100))
+    assert nights.night(config).exit_code == 0
+    assert there(cloud) == here(nights)
+
+
+def test_nothing_is_sent_twice(
+    nights: Nights, cloud: Cloud, config: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A night that brings nothing leaves every object as it is."""
+    nights.bring("a_20190101.tif")
+    nights.night(config)
+    pages = cloud.client.list_objects_v2(Bucket=cloud.bucket)["Contents"]
+    before = {one["Key"]: one["LastModified"] for one in pages}
+    sent: list[str] = []
+    real = publish.put_folder
+    monkeypatch.setattr(publish, "put_folder", lambda *a, **k: (sent.append(a[1]), real(*a, **k)))
+    nights.night(config)
+    assert sent == []
+    pages = cloud.client.list_objects_v2(Bucket=cloud.bucket)["Contents"]
+    assert {one["Key"]: one["LastModified"] for one in pages} == before
+
+
+def test_stopped_in_the_middle(
+    nights: Nights, cloud: Cloud, config: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The catalog there names nothing that is not there; the next pass sends the rest."""
+    nights.bring("a_20190101.tif")
+    nights.night(config)
+    nights.bring("b_20200101.tif")
+    nights.bring("c_20210101.tif")
+    real = publish.put_folder
+    calls: list[str] = []
+
+    def second_fails(folder: Path, url: str, **options: Any) -> Any:
+        calls.append(url)
+        if len(calls) == 2:
+            raise publish.OutputError("cannot send: connection reset")
+        return real(folder, url, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(publish, "put_folder", second_fails)
+        outcome = nights.night(config)
+    assert (outcome.status, outcome.exit_code) == ("failed", 73)
+    assert set(nights.items()) == {"a_20190101", "b_20200101", "c_20210101"}
+    objects = there(cloud)
+    collection = json.loads(objects["coast/collection.json"])
+    named = [link["href"] for link in collection["links"] if link["rel"] == "item"]
+    assert len(named) == 1
+    assert all(f"coast/{href.removeprefix('./')}" in objects for href in named)
+    assert nights.night(config).exit_code == 0
+    assert there(cloud) == here(nights)
+
+
+def test_bucket_that_is_not_allowed(nights: Nights, cloud: Cloud, config: Any) -> None:
+    """Refused in words; the products are delivered here all the same."""
+    nights.bring("a_20190101.tif")
+    other = config.model_copy(update={"remote": type(config.remote)()})
+    outcome = nights.night(other)
+    assert (outcome.status, outcome.exit_code) == ("failed", 73)
+    assert cloud.bucket in str(outcome.error)
+    assert set(nights.items()) == {"a_20190101"}
+    assert there(cloud) == {}
