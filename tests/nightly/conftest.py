@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from tilemap.nightly.doing import Made
 from tilemap.nightly.facts import PassOutcome
 from tilemap.nightly.passing import PassRequest, run_pass
 from tilemap.nightly.works import Work
+from tilemap.stores.landcover_item import landcover_item
 
 LONG_AGO = 1_600_000_000
 
@@ -103,6 +104,8 @@ class Nights:
             raise fate
         if callable(fate):
             fate(work, places)
+        if work.kind == "change":
+            return self.compare(work, places)
         out = places.run(work.area, work.id, work.digest)
         if not out.exists():
             shutil.copytree(self.run, out)
@@ -114,6 +117,30 @@ class Nights:
             record["quarantined"] = [{"tile": [0, 1], "stage": "segment", "error": "bad luck"}]
         write_json(out / "run.json", record)
         return Made(out, "partial" if fate == "partial" else "ok", record, 1.5)
+
+    def compare(self, work: Work, places: Any) -> Made:
+        """Stands for a comparison: a map under another name, which knows its dates."""
+        out = places.run(work.area, work.id, "0123456789abcdef")
+        out.mkdir(parents=True, exist_ok=True)
+        shutil.copy(self.run / "landcover.tif", out / "change.tif")
+        item = landcover_item(self.run, out)
+        item["assets"] = {"change": {**item["assets"]["landcover"], "href": "./change.tif"}}
+        write_json(out / "item.json", item)
+        (out / "report.html").write_text("<p>report</p>")
+        record = {
+            "status": "ok", "digest": work.digest[::-1], "products": {"change.tif": {}},
+            "files": [], "pixels": 100, "transitions": [{"area_ha": 50.0}], "quarantined": [],
+            "seconds": {"by_step": {}}, "dates": [product.id for product in work.dates],
+        }  # fmt: skip
+        write_json(out / "run.json", record)
+        return Made(out, "ok", record, 0.5)
+
+    def compared(self, area: str = "coast") -> list[str]:
+        """Ids of the dates in the published change of an area."""
+        folder = self.products / area / self.items(area)["change"]
+        record = read_json(folder / "run.json")
+        assert isinstance(record, dict)
+        return list(record["dates"])
 
     def items(self, area: str = "coast") -> dict[str, str]:
         """Folder that the catalog names, by id."""
@@ -129,6 +156,3 @@ def nights(tmp_path: Path, real_run: Path, monkeypatch: pytest.MonkeyPatch) -> N
     found = Nights(tmp_path, real_run)
     monkeypatch.setattr(passing, "do_work", found.do)
     return found
-
-
-MakeNights = Callable[[], Nights]

@@ -57,8 +57,12 @@ def test_whole_configuration(tmp_path: Path) -> None:
     assert config.root == tmp_path / "out"
     assert config.nightly.budget == 6 * 3600
     assert coast.scenes == (str(tmp_path / "in/coast/*.tif"), "/data/coast")
-    assert config.segment_options(coast) == {"scale": 0.0001, "core": 512}
-    assert config.segment_options(delta) == {"scale": 0.0001, "core": 256}
+    assert config.segment_options(coast) == {
+        "scale": 0.0001,
+        "core": 512,
+        "probabilities": True,
+    }
+    assert config.segment_options(delta)["core"] == 256
     assert config.change_options(coast)["mask"] == str(tmp_path / "clouds/{scene}.tif")
     assert config.models(coast) == ("tilemap-demo-5class",)
     assert config.models(delta) == ("a", "b")

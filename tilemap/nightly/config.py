@@ -273,8 +273,11 @@ class NightlyConfig(_Table):
         return chosen
 
     def segment_options(self, area: AreaTable) -> dict[str, Any]:
-        """Options of ``tilemap.segment`` for an area: its own over those of all."""
-        return _merged(self.segment, area.segment)
+        """Options of ``tilemap.segment`` for an area: its own over those of all.
+
+        A series needs the probabilities of its dates.
+        """
+        return {**_merged(self.segment, area.segment), "probabilities": area.series}
 
     def change_options(self, area: AreaTable) -> dict[str, Any]:
         """Options of ``tilemap.change`` likewise, ``mask`` among them."""

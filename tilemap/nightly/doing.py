@@ -146,7 +146,6 @@ def _map(
     out = places.run(work.area, work.id, work.digest)
     options: Any = {
         **config.segment_options(area),
-        "probabilities": area.series,
         "keep_stores": config.retention.stores,
         "cluster": config.cluster.model_dump(exclude_unset=True),
         "allow_hosts": config.remote.allow_hosts,

@@ -145,7 +145,8 @@ def survey_series(
         and product.digest == map_digest(product.fingerprint, models, options)
         and (places.root / product.run).is_dir()
     ]
-    dates, notes = dates_of(listed)
+    kept = wanted((), listed, config.retention.keep_dates)
+    dates, notes = dates_of([product for product in listed if product.id in kept])
     survey.notes += [note for note in notes if note not in survey.notes]
     if len(dates) < 2:
         return None
