@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 import time
@@ -29,11 +30,13 @@ class Asked:
         method: of it.
         path: with query.
         body: JSON of a POST.
+        range: first and last byte, if only a part is wanted.
     """
 
     method: str
     path: str
     body: Any = None
+    range: tuple[int, int] | None = None
 
 
 class _Server(ThreadingHTTPServer):
@@ -62,7 +65,10 @@ class Host:
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
-                host._serve(self, Asked("GET", self.path))
+                part = self.headers.get("Range", "").removeprefix("bytes=")
+                first, dash, last = part.partition("-")
+                span = (int(first), int(last)) if dash else None
+                host._serve(self, Asked("GET", self.path, range=span))
 
             def do_POST(self) -> None:
                 length = int(self.headers.get("Content-Length", "0"))
@@ -101,7 +107,11 @@ class Host:
         for name, value in {"Content-Length": str(len(body)), **headers}.items():
             handler.send_header(name, value)
         handler.end_headers()
-        handler.wfile.write(body)
+        pause = float(headers.get("X-Pause", "0"))  # before each byte
+        handler.close_connection = "Content-Length" in headers  # which then is a lie
+        for number in range(len(body) if pause else 1):
+            time.sleep(pause)
+            handler.wfile.write(body[number : number + 1] if pause else body)
 
     def _answer(self, asked: Asked) -> Answer:
         instead = self.before(asked)
@@ -111,7 +121,13 @@ class Host:
         if path == "/search" and self.search is not None:
             return self.search(asked)
         if path in self.files and asked.method == "GET":
-            return 200, {"Content-Type": "application/json"}, self.files[path]
+            content = self.files[path]
+            if asked.range is None:
+                return 200, {"Content-Type": "application/json"}, content
+            part = content[asked.range[0] : asked.range[1] + 1]
+            span = f"bytes {asked.range[0]}-{asked.range[0] + len(part) - 1}/{len(content)}"
+            etag = f'"{hashlib.sha256(content).hexdigest()[:8]}"'
+            return 206, {"Content-Range": span, "ETag": etag}, part
         return 404, {}, b"nothing here"
 
 

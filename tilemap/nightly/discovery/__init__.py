@@ -35,9 +35,9 @@ def discover(
             then, whatever the clock says.
 
     Returns:
-        Scenes, those of folders by path, then those of STAC, the newest first; and what could not
-        be looked through. Neither a folder that is gone nor a host that is silent is an error:
-        other sources go on, but their problem says that not all scenes have been seen.
+        Scenes: those of folders by path, then addresses, then those of STAC, the newest first;
+        and what could not be looked through. Neither a folder that is gone nor a host that is
+        silent is an error: other sources go on, and the problem says that not all has been seen.
     """
     from tilemap.nightly.config import is_remote
 
@@ -45,6 +45,11 @@ def discover(
     ours = frozenset(str(Path(p).resolve()) for p in places if p and not is_remote(p))
     when = Moment(now, config.nightly.settle, known)
     scenes, problems = look_in_folders(area, when, ours)
+    if any(is_remote(text) for text in area.scenes):
+        from tilemap.nightly.discovery.addresses import look_at_addresses
+
+        more = look_at_addresses(area, config.remote.allow_hosts)
+        scenes, problems = scenes + more[0], problems + more[1]
     if area.stac is not None:
         from tilemap.nightly.discovery.stac import look_in_stac
 

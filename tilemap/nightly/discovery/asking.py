@@ -14,9 +14,10 @@ from urllib3.exceptions import HTTPError
 
 from tilemap.errors import SceneError, StoreError, TilemapError
 from tilemap.stores.remote.address import Address, AllowList
-from tilemap.stores.remote.blocks import fetch_whole
+from tilemap.stores.remote.blocks import RemoteReader, fetch_whole
 from tilemap.stores.remote.limits import MIB, Limits
 from tilemap.stores.remote.pool import pool
+from tilemap.stores.remote.ranges import State
 from tilemap.stores.remote.retry import PassingError, persist
 
 if TYPE_CHECKING:
@@ -70,6 +71,12 @@ class Asker:
         self.check(address)
         limits = self._left()
         return persist(lambda: self._post(address, body, limits), f"search {address.shown}", limits)
+
+    def state(self, address: Address) -> State:
+        """Size and version of a file that can be read in parts; raises as ``get``."""
+        self.check(address)
+        limits = replace(self._left(), first=1)
+        return RemoteReader.find(address, self.allow, limits).file.state
 
     def check(self, address: Address) -> None:
         """Refuse a host that is not listed.

@@ -6,7 +6,6 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from tilemap.nightly.discovery.items import Json, local_path, rasters_of
 from tilemap.nightly.discovery.naming import RASTERS, scene_id, split_suffix
@@ -121,8 +120,8 @@ def item_candidate(name: str, path: str, item: Json) -> Candidate:
         item: its content.
     """
     folder = path.rpartition("/")[0] or "/"
-    places = (local_path(raster.href, Path(folder)) for raster in rasters_of(item))
-    files = dict.fromkeys([path, *(os.path.normpath(place) for place in places if place)])
+    places = (local_path(raster.href, folder) for raster in rasters_of(item))
+    files = dict.fromkeys([path, *(place for place in places if place)])
     return Candidate(name, (), folder, (path,), tuple(files), item)
 
 

@@ -102,10 +102,10 @@ def resolve(href: str, place: str) -> str:
         return Address.parse(place).join(href).url
     if is_address(href) and not href.lower().startswith("file:"):
         return Address.parse(href).url
-    path = local_path(href, Path(place).parent)
+    path = local_path(href, place.rpartition("/")[0])
     if path is None:
         raise SceneError(f"not an address: {href[:120]!r}")
-    return os.path.normpath(path)
+    return path
 
 
 def _read_all(

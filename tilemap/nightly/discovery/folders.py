@@ -29,6 +29,7 @@ from tilemap.nightly.discovery.looking import Moment, settled, within
 from tilemap.nightly.discovery.naming import RASTERS, day_in, kind_of
 from tilemap.nightly.discovery.notes import NO_RASTERS, Notes
 from tilemap.nightly.facts import Found, Problem
+from tilemap.stores.stac_links import is_url
 
 if TYPE_CHECKING:
     from tilemap.nightly.config import AreaTable
@@ -77,9 +78,10 @@ def _dated(found: Sequence[Candidate]) -> Iterator[tuple[Candidate, date | None]
 
 
 def _matches(area: AreaTable, lister: Lister, notes: Notes) -> Matches:
-    globs = [glob for text in area.scenes if (glob := _glob(text, notes)) is not None]
-    bases = [_base(parse_glob(text)) for text in area.scenes]
-    matches = Matches(bases[0] if bases else "")
+    texts = [text for text in area.scenes if not is_url(text)]
+    globs = [glob for text in texts if (glob := _glob(text, notes)) is not None]
+    first = area.scenes[0] if area.scenes else ""
+    matches = Matches(_base(parse_glob(first)) if first in texts else "")
     seen: set[str] = set()
     for glob in globs:
         for path in expand(glob, lister) if glob.parts else (glob.base,):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -106,18 +106,18 @@ def path_of(href: str) -> str:
         return ""
 
 
-def local_path(href: str, folder: Path) -> str | None:
-    """The file that an address in a local item leads to; None if it leads elsewhere."""
+def local_path(href: str, folder: str) -> str | None:
+    """The file that an address in a folder's file leads to; None if it leads elsewhere."""
     if href.startswith("/vsi"):
         return None
     if not _SCHEME.match(href):
-        return str((folder / href).absolute())
+        return os.path.normpath(href if href.startswith("/") else f"{folder}/{href}")
     try:
         parts = urlsplit(href)
     except ValueError:
         return None
     if parts.scheme.lower() == "file" and parts.netloc in ("", "localhost"):
-        return unquote(parts.path)
+        return os.path.normpath(unquote(parts.path))
     return None
 
 

@@ -210,7 +210,8 @@ def look(path: str, entry: os.DirEntry[str] | None = None) -> File | None:
         OSError: if it cannot be looked at.
     """
     try:
-        found = Path(path).stat() if entry is None else entry.stat()
+        # a Path for each of many files costs more than the look itself
+        found = os.stat(path) if entry is None else entry.stat()  # noqa: PTH116
     except FileNotFoundError:
         return None
     if not stat.S_ISREG(found.st_mode):

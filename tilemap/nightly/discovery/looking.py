@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tilemap.nightly.discovery.candidates import Candidate
@@ -110,8 +109,7 @@ class Files:
         records.sort(key=lambda record: str(record["name"]))
         item = candidate.item
         if item is not None:
-            folder = Path(candidate.folder)
-            away = (r for r in rasters_of(item) if local_path(r.href, folder) is None)
+            away = (r for r in rasters_of(item) if local_path(r.href, candidate.folder) is None)
             records += sorted(
                 (remote_record(raster, item) for raster in away), key=lambda r: str(r["name"])
             )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tilemap.errors import SceneError, TilemapError, UnavailableError, UsageError
@@ -53,16 +53,9 @@ def look_in_stac(
     assert table is not None
     source = table.catalog or table.api or ""
     found: list[Located] = []
-    try:
+    with telling(notes, source):
         asker = Asker(AllowList.of(allow_hosts), asking.LIMITS, asking.TOTAL_S)
         found.extend(_located(area, table, asker, notes))
-    except UsageError as problem:
-        notes.add(source, str(problem).replace("--allow-host takes", "remote.allow_hosts takes"))
-    except TilemapError as problem:
-        notes.add(source, told(problem))
-    except Exception as problem:  # a server may answer anything: other areas must go on
-        reason = " ".join(f"{type(problem).__name__} {problem}".split())[:200]
-        notes.add(source, f"an answer cannot be understood: {reason}")
     wanted = [
         one
         for one in found
@@ -77,6 +70,20 @@ def look_in_stac(
     scenes = _scenes(area.name, wanted, names, when, notes)
     order = {one.place: number for number, one in enumerate(wanted)}
     return sorted(scenes, key=lambda scene: order[scene.sources[0]]), notes.all()
+
+
+@contextmanager
+def telling(notes: Notes, source: str) -> Iterator[None]:
+    """Whatever goes wrong with one source is a problem of it, and others go on."""
+    try:
+        yield
+    except UsageError as problem:
+        notes.add(source, str(problem).replace("--allow-host takes", "remote.allow_hosts takes"))
+    except TilemapError as problem:
+        notes.add(source, told(problem))
+    except Exception as problem:  # a server may answer anything
+        reason = " ".join(f"{type(problem).__name__} {problem}".split())[:200]
+        notes.add(source, f"an answer cannot be understood: {reason}")
 
 
 def _located(area: AreaTable, table: StacTable, asker: Asker, notes: Notes) -> Iterator[Located]:
@@ -161,7 +168,7 @@ def _records(one: Located) -> list[dict[str, Any]]:
             except SceneError:
                 address = None
         else:
-            address = local_path(raster.href, Path(one.place).parent)
+            address = local_path(raster.href, one.place.rpartition("/")[0])
         records.append(remote_record(raster, one.item, address))
     return sorted(records, key=lambda record: str(record["name"]))
 
@@ -190,21 +197,28 @@ def _scenes(
 ) -> list[Found]:
     remote, local = [], []
     for one in wanted:
-        name, day = names[one.place], day_of_item(one.item)
+        name = names[one.place]
         if one.remote:
-            updated = moment_of(one.item["properties"].get("updated"))
-            remote.append(
-                Found(
-                    area=area, id=name, day=day, sources=(one.place,),
-                    fingerprint=tuple(_records(one)),
-                    newest=None if updated is None else updated.timestamp(),
-                )
-            )  # fmt: skip
+            remote.append(remote_scene(area, name, one))
         else:
-            candidate = item_candidate(name, one.place, one.item)
-            local.append((candidate, day))
+            local.append((item_candidate(name, one.place, one.item), day_of_item(one.item)))
     lister = Lister()
     scenes = remote + settled(area, local, lister, when, notes)
     for path, why in lister.errors.items():
         notes.count(path, "folder", "cannot be listed", why)
     return scenes
+
+
+def remote_scene(area: str, name: str, one: Located) -> Found:
+    """A scene that is an item elsewhere, known by what the item says.
+
+    Args:
+        area: whose.
+        name: its id.
+        one: the item.
+    """
+    updated = moment_of(one.item["properties"].get("updated"))
+    return Found(
+        area=area, id=name, day=day_of_item(one.item), sources=(one.place,),
+        fingerprint=tuple(_records(one)), newest=None if updated is None else updated.timestamp(),
+    )  # fmt: skip
