@@ -32,7 +32,7 @@ from tilemap.stores.probabilities import FILE as PROBABILITIES
 from tilemap.stores.probabilities import ProbabilityStore, StoredClass
 from tilemap.stores.remote.claim import check_claim, claim, claimed
 from tilemap.stores.remote.fetch import fetch_folder
-from tilemap.stores.remote.place import Place
+from tilemap.stores.remote.place import Place, told
 from tilemap.stores.remote.publish import put_folder
 from tilemap.stores.tiles import TileStore
 from tilemap.tasks import Outcome, TaskWindow, Work
@@ -200,15 +200,17 @@ def _create_stores(directory: RunDirectory, prepared: Prepared) -> None:
         if prepared.settings.stores is not None:
             claim(stores, prepared.settings.stores, digest)
         place, kept_in = _places(directory)
-        if prepared.settings.keep_stores:
-            TileStore.create(place / "tiles.zarr", scene, grid, digest)
-        kept = prepared.settings.uncertainty
-        PredictionStore.create(
-            place / "predictions.zarr", grid, len(card.classes), digest, kept, wanted
-        )
-        if wanted:
-            _create_probabilities(kept_in, prepared)
-        MapStore.create(place / "map.zarr", grid, scene.geobox, digest, kept)
+        local = isinstance(place, Path)
+        with nullcontext() if local else told(place, "make the stores in", StoreError):
+            if prepared.settings.keep_stores:
+                TileStore.create(place / "tiles.zarr", scene, grid, digest)
+            kept = prepared.settings.uncertainty
+            PredictionStore.create(
+                place / "predictions.zarr", grid, len(card.classes), digest, kept, wanted
+            )
+            if wanted:
+                _create_probabilities(kept_in, prepared)
+            MapStore.create(place / "map.zarr", grid, scene.geobox, digest, kept)
         write_json(directory.identity_file, prepared.identity)
     except TilemapError:
         raise

@@ -83,7 +83,7 @@ class Cloud:
         body: bytes = self.client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
         return body
 
-    def keys(self) -> list[str]:
+    def listing(self) -> list[str]:
         """All there are, in order."""
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket)
         return sorted(one["Key"] for page in pages for one in page.get("Contents", ()))

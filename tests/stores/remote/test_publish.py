@@ -45,7 +45,7 @@ def test_a_folder_is_sent_whole_and_in_order(cloud: Cloud, folder: Path):
     names = [receipt.name for receipt in receipts]
     assert names == ["landcover.qml", "landcover.tif.aux.xml", "sub/table.csv", "landcover.tif",
                      "item.json", "run.json"]  # fmt: skip
-    assert cloud.keys() == sorted(f"maps/one/{name}" for name in names)
+    assert cloud.listing() == sorted(f"maps/one/{name}" for name in names)
     for receipt in receipts:
         data = (folder / receipt.name).read_bytes()
         head = cloud.client.head_object(Bucket=cloud.bucket, Key=f"maps/one/{receipt.name}")
@@ -69,10 +69,10 @@ def test_what_is_there_is_not_sent_again(cloud: Cloud, folder: Path):
 def test_some_files_of_a_folder(cloud: Cloud, folder: Path):
     """Those that are named; one that is missing is an error before anything follows it."""
     put_folder(folder, cloud.url("a"), ["landcover.qml"], cloud.allow)
-    assert cloud.keys() == ["a/landcover.qml"]
+    assert cloud.listing() == ["a/landcover.qml"]
     with pytest.raises(OutputError, match=r"cannot read .*missing\.csv"):
         put_folder(folder, cloud.url("b"), ["missing.csv", "item.json"], cloud.allow)
-    assert set(cloud.keys()) == {"a/landcover.qml"}
+    assert set(cloud.listing()) == {"a/landcover.qml"}
     with pytest.raises(OutputError, match="must be a folder"):
         put_folder(folder / "nothing", cloud.url("b"), None, cloud.allow)
 
@@ -101,12 +101,12 @@ def test_prefixes_are_folders(cloud: Cloud):
     for key in ("maps/one/a", "maps/one/b/c", "maps/one-more/a", "maps/on"):
         cloud.put(key, b"12345")
     assert list_prefix(cloud.url("maps/one"), cloud.allow) == {"a": 5, "b/c": 5}
-    assert set(list_prefix(cloud.url(), cloud.allow)) == set(cloud.keys())
+    assert set(list_prefix(cloud.url(), cloud.allow)) == set(cloud.listing())
     assert delete_prefix(cloud.url("maps/one/"), cloud.allow) == 2
-    assert cloud.keys() == ["maps/on", "maps/one-more/a"]
+    assert cloud.listing() == ["maps/on", "maps/one-more/a"]
     with pytest.raises(OutputError, match="whole bucket"):
         delete_prefix(cloud.url(), cloud.allow)
-    assert len(cloud.keys()) == 2
+    assert len(cloud.listing()) == 2
 
 
 def test_more_than_a_page(cloud: Cloud):
@@ -115,7 +115,7 @@ def test_more_than_a_page(cloud: Cloud):
         cloud.put(f"many/{number}", b"")
     assert len(list_prefix(cloud.url("many"), cloud.allow)) == 1005
     assert delete_prefix(cloud.url("many"), cloud.allow) == 1005
-    assert cloud.keys() == []
+    assert cloud.listing() == []
 
 
 @pytest.mark.parametrize("url", ["https://example.org/a", "file:///tmp/a", "s3://B", "/tmp/a"])
@@ -130,7 +130,7 @@ def test_places_that_are_not_listed(cloud: Cloud, folder: Path):
     for allow in ((), cloud.allow[:1], cloud.allow[1:]):
         with pytest.raises(OutputError, match="--allow-host"):
             put_folder(folder, cloud.url("a"), None, allow)
-    assert cloud.keys() == []
+    assert cloud.listing() == []
 
 
 def test_a_bucket_that_is_not_there(cloud: Cloud, folder: Path):

@@ -60,7 +60,7 @@ def array_at(place: Place) -> zarr.Array:
 def test_chunks_on_s3(place: RemotePlace, cloud: Cloud):
     """Written, found, read, removed; one chunk is one object; ragged ones at the edge too."""
     array = array_at(place / "a.zarr")
-    before = cloud.keys()
+    before = cloud.listing()
     for index, shape in (((0, 0), (2, 3)), ((2, 2), (1, 1))):
         value = np.arange(np.prod(shape), dtype=np.int16).reshape(shape) + 7
         assert not has_chunk(array, index)
@@ -68,7 +68,7 @@ def test_chunks_on_s3(place: RemotePlace, cloud: Cloud):
         sync_chunk(array, index)
         assert has_chunk(array, index)
         np.testing.assert_array_equal(read_chunk(array, index), value)
-    new = set(cloud.keys()) - set(before)
+    new = set(cloud.listing()) - set(before)
     assert new == {"runs/one/a.zarr/x/c/0/0", "runs/one/a.zarr/x/c/2/2"}
     remove_chunk(array, (0, 0))
     remove_chunk(array, (0, 0))
@@ -237,12 +237,12 @@ def test_a_claim(place: RemotePlace, cloud: Cloud, tmp_path: Path):
     mine = claim(tmp_path, place, "d" * 64)
     assert mine != other
     assert claimed(tmp_path, allow) == (mine, str(place))
-    assert cloud.keys() == []
+    assert cloud.listing() == []
     for folder in (other, mine, place):
         (folder / "x").write(b"1")
     release(tmp_path, allow)
     assert claimed(tmp_path, allow) is None
-    assert sorted(cloud.keys()) == sorted([f"{other.key}/x", "runs/one/x"])
+    assert sorted(cloud.listing()) == sorted([f"{other.key}/x", "runs/one/x"])
     release(tmp_path, allow)
 
 

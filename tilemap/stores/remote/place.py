@@ -166,7 +166,7 @@ def _bucket(name: str, allow: AllowList, environment: tuple[tuple[str, str], ...
 
 @contextmanager
 def told(
-    place: RemotePlace | str, doing: str, error: type[OutputError | StoreError] = OutputError
+    place: Place | str, doing: str, error: type[OutputError | StoreError] = OutputError
 ) -> Iterator[None]:
     """Turn whatever obstore raises into one error that names the place.
 
