@@ -237,7 +237,9 @@ def test_rebuild_tells_what_it_found(run: Run, root: Path) -> None:
     (root / LEDGER_FILE).unlink()
     code, out, err = run("list")
     assert (code, out) == (74, "")
-    assert err == f"error: there is no ledger at {root / LEDGER_FILE}\n"
+    assert err == (
+        f"error: {root} holds products, but no ledger.sqlite; run `tilemap ledger rebuild`\n"
+    )
     code, out, _ = run("rebuild")
     assert code == 0
     assert out.splitlines() == [

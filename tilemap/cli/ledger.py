@@ -171,9 +171,9 @@ def _peek(root: Path | None, config: Path | None) -> Iterator[Ledger]:
     from tilemap.nightly.ledger import LEDGER_FILE, Ledger
 
     path = _root(root, config) / LEDGER_FILE
-    if not path.is_file():
-        raise StoreError(f"there is no ledger at {path}")
     with Ledger.peek(path) as ledger:
+        if not path.is_file():
+            raise StoreError(f"there is no ledger at {path}")
         yield ledger
 
 

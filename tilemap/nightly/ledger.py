@@ -75,8 +75,7 @@ class Ledger:
             StoreError: it is damaged or no ledger; or there is none, and it must be there or
                 products lie beside it.
         """
-        if not path.exists() and _is_used(path.parent):
-            raise StoreError(f"{path.parent} holds products, but no {path.name}; {REBUILD}")
+        _refuse_lost(path)
         return cls(Database.open(path, create))
 
     @classmethod
@@ -86,6 +85,7 @@ class Ledger:
         Raises:
             ConfigError, StoreError: as ``open`` does.
         """
+        _refuse_lost(path)
         return cls(Database.snapshot(path))
 
     def close(self) -> None:
@@ -97,6 +97,12 @@ class Ledger:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Several writes as one: all of them or none, and the disk waits once for all."""
+        with self.database.transaction():
+            yield
 
     # --- scenes --------------------------------------------------------------------------------
 
@@ -372,9 +378,11 @@ def _slots(values: Mapping[str, object]) -> str:
     return ", ".join(f":{name}" for name in values)
 
 
-def _is_used(root: Path) -> bool:
-    """Whether products or quarantines lie in a root."""
-    published = (path for path in root.glob("products/*/*/*/work.json"))
-    return any(not path.parent.name.startswith(".") for path in published) or any(
-        quarantine_files.paths(root)
-    )
+def _refuse_lost(path: Path) -> None:
+    """An empty ledger where products lie would have all of them made once more."""
+    if path.exists():
+        return
+    root = path.parent
+    published = (file.parent.name for file in root.glob("products/*/*/*/work.json"))
+    if any(not name.startswith(".") for name in published) or any(quarantine_files.paths(root)):
+        raise StoreError(f"{root} holds products, but no {path.name}; {REBUILD}")

@@ -135,9 +135,7 @@ def check_version(connection: sqlite3.Connection, path: Path) -> None:
         ConfigError: of a newer version.
         StoreError: it is no ledger.
     """
-    version = version_of(connection)
-    mark = connection.execute("PRAGMA application_id").fetchone()[0]
-    tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+    version, mark, tables = _told_at_once(connection)
     if mark != APPLICATION_ID and (tables or version):
         raise StoreError(f"{path} is an SQLite file, but no ledger of tilemap; move it away")
     if version > len(MIGRATIONS):
@@ -145,6 +143,20 @@ def check_version(connection: sqlite3.Connection, path: Path) -> None:
             f"{path} is of version {version}, this tilemap reads up to {len(MIGRATIONS)}; "
             "use the tilemap that wrote it, or a newer one"
         )
+
+
+def _told_at_once(connection: sqlite3.Connection) -> tuple[int, int, int]:
+    """Version, mark and number of tables, all of one moment: another process may be making it."""
+    outermost = not connection.in_transaction
+    if outermost:
+        connection.execute("BEGIN")
+    try:
+        mark = connection.execute("PRAGMA application_id").fetchone()[0]
+        tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+        return version_of(connection), mark, tables
+    finally:
+        if outermost and connection.in_transaction:
+            connection.execute("ROLLBACK")  # nothing was written
 
 
 def migrate(connection: sqlite3.Connection, path: Path) -> None:
