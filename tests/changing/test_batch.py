@@ -20,7 +20,7 @@ def flight() -> Iterator[Flight[Key]]:
     """Threads of this process: what is tested is the order of things."""
     with (
         LocalCluster(
-            n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None
+            n_workers=1, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0"
         ) as cluster,
         Client(cluster) as client,
     ):

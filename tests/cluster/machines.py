@@ -95,11 +95,9 @@ class Machines:
         """Start one process; what its log says when it is there."""
         protocol, tls = "tcp", []
         if self._authority is not None:
-            files = self._authority.issue(name)
+            own = self._authority.issue(name)
             protocol = "tls"
-            tls = [
-                "--tls-ca-file", files["ca"], "--tls-cert", files["cert"], "--tls-key", files["key"],
-            ]  # fmt: skip
+            tls = ["--tls-ca-file", own["ca"], "--tls-cert", own["cert"], "--tls-key", own["key"]]
         log = self._folder / f"{name}.log"
         with log.open("wb") as out:
             self._processes[name] = subprocess.Popen(

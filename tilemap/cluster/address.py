@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import socket
+import time
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from distributed import Client
+from distributed.comm import connect
 from distributed.security import Security
 
 from tilemap.cluster.settings import ClusterSettings
@@ -105,19 +109,44 @@ def reached(
     elif scheme_of(address) not in ENCRYPTED:
         security = None
     limit = settings.timeout_s
+    deadline = time.monotonic() + limit
     try:
+        _ask(address, security or Security(), limit)
         with warnings.catch_warnings():
             # Dask's own remark about versions; they are compared with more care afterwards.
             warnings.simplefilter("ignore")
-            # Three steps of the handshake each have this long.
-            client = Client(address, timeout=limit / 3, security=security)
-    except (OSError, TimeoutError, ValueError, TypeError, ImportError) as error:
+            left = max(1.0, deadline - time.monotonic())
+            # Three steps each have this long.
+            client = Client(address, timeout=left / 3, security=security)
+    except (OSError, TimeoutError, ValueError, TypeError, RuntimeError, ImportError) as error:
         raise UnavailableError(
             f"a Dask scheduler must answer at {address} within {limit:g} s: "
             f"{_cause(error) or 'it did not'}"
         ) from error
     with client:
         yield client
+
+
+def _ask(address: str, security: Security, limit_s: float) -> None:
+    """See whether a scheduler answers.
+
+    Dask's client waits for ever for one that takes the connection and then says nothing, as one
+    does whose process is stopped or whose machine swaps.
+    """
+
+    async def ask() -> None:
+        arguments = security.get_connection_args("client")
+        async with asyncio.timeout(limit_s):
+            comm = await connect(address, timeout=limit_s, **arguments)
+            try:
+                await comm.write({"op": "identity", "n_workers": 0, "reply": True})
+                await comm.read()
+            finally:
+                comm.abort()
+
+    # In a thread of its own: this one may have a loop that runs, as in a notebook.
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, ask()).result()
 
 
 def _cause(error: BaseException) -> str:

@@ -11,9 +11,12 @@ from distributed import Client
 
 from tilemap.cluster.address import reached
 from tilemap.cluster.census import RolePlugin, Route, route_of, take_census
+from tilemap.cluster.cuda import on_cuda
 from tilemap.cluster.embedded import embedded
 from tilemap.cluster.flight import Flight
+from tilemap.cluster.kubernetes import on_kubernetes
 from tilemap.cluster.settings import THREADS_PER_WORKER, ClusterSettings
+from tilemap.cluster.slurm import on_slurm
 from tilemap.errors import UnavailableError
 
 POLL_S = 0.2
@@ -39,7 +42,9 @@ def connect(settings: ClusterSettings) -> Iterator[Client]:
 def _started(settings: ClusterSettings) -> AbstractContextManager[Client]:
     if settings.scheduler is not None:
         return reached(settings.scheduler, settings)
-    return embedded(settings)
+    kind = "local" if settings.table is None else settings.table.kind
+    started = {"slurm": on_slurm, "kubernetes": on_kubernetes, "cuda": on_cuda}
+    return started.get(kind, embedded)(settings)
 
 
 def wait_for_worker(client: Client, settings: ClusterSettings) -> None:
