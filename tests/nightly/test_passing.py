@@ -154,6 +154,7 @@ def test_partial_map_is_published_and_continued(nights: Nights) -> None:
         (ClusterLostError("a Dask scheduler must answer at tls://nowhere:1 within 20 s"), 69),
         (OutputError("the run may need up to 3 GB"), 73),
         (StoreError("cannot write chunk (0, 0): No space left on device"), 74),
+        (StoreError("ledger.sqlite cannot be read or written: database or disk is full"), 74),
     ],
 )
 def test_what_ends_a_pass(nights: Nights, error: TilemapError, code: int) -> None:
@@ -312,6 +313,27 @@ def test_full_disk_in_publishing(nights: Nights, monkeypatch: pytest.MonkeyPatch
     whole(nights)
     monkeypatch.setattr(publishing, "link_or_copy", real)
     assert told(nights.night()) == [("b_20200101", "ok", "new")]
+    whole(nights)
+
+
+def test_full_disk_of_the_ledger(nights: Nights, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot be written down is told all the same; exit code 74."""
+    nights.bring("a_20190101.tif")
+    nights.night()
+    nights.bring("b_20200101.tif")
+
+    def full(*_: Any, **__: Any) -> None:
+        raise StoreError("ledger.sqlite cannot be read or written: database or disk is full")
+
+    with monkeypatch.context() as patch:
+        for name in ("finish", "end_pass"):
+            patch.setattr(Ledger, name, full)
+        outcome = nights.night()
+    assert (outcome.status, outcome.exit_code) == ("failed", 74)
+    summary = (nights.root / "summary.json").read_text()
+    assert "disk is full" in summary
+    assert told(nights.night()) == []  # it was published before it could be written down
+    assert set(nights.items()) == {"a_20190101", "b_20200101"}
     whole(nights)
 
 

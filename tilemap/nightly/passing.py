@@ -174,18 +174,14 @@ class _Pass:
         error: TilemapError | None = None
         with self.log:
             try:
-                with self.cluster:
-                    recover(self.config, self.places, self.ledger, self.lock, self.log)
-                    self._look()
-                    self._work()
+                recover(self.config, self.places, self.ledger, self.lock, self.log)
+                self._look()
+                status = self._work()
                 self.removed = retain(
                     self.config, self.areas, self.places, self.ledger, self.lock, self.log
                 )
                 self._tabulate()
                 self._mirror()
-            except _OverError:
-                status = "over"
-                self.log.event("over", text="the time budget has ended; the rest waits")
             except TilemapError as problem:
                 status, error = "failed", problem
                 self.log.event("failed", "error", f"error: {problem}", code=problem.exit_code)
@@ -221,7 +217,17 @@ class _Pass:
 
     # --- the work ----------------------------------------------------------------------------
 
-    def _work(self) -> None:
+    def _work(self) -> End:
+        """Do it, until it is done or the time budget ends."""
+        try:
+            with self.cluster:
+                self._do_all()
+        except _OverError:
+            self.log.event("over", text="the time budget has ended; the rest waits")
+            return "over"
+        return "ok"
+
+    def _do_all(self) -> None:
         """Map the scenes; each area's dates are compared as soon as its scenes are done."""
         left = Counter(work.area for work in self.pending)
         waiting = {area.name: area for area in self.areas}
@@ -392,7 +398,10 @@ class _Pass:
 
     def _tell(self, outcome: PassOutcome) -> None:
         record = outcome_record(outcome)
-        self.ledger.end_pass(self.id, outcome.status, outcome.exit_code, outcome.ended, record)
+        try:
+            self.ledger.end_pass(self.id, outcome.status, outcome.exit_code, outcome.ended, record)
+        except TilemapError as error:  # such as a full disk, of which all others are told still
+            self.log.event("ledger_failed", "error", f"error: {error}")
         tell_all(outcome, self.config.tell, self.places, self.log)
 
 

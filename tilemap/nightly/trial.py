@@ -57,4 +57,5 @@ def ends_pass(error: TilemapError) -> bool:
     """Whether no other work could be done either: no cluster, no room on the disk, no lock."""
     if isinstance(error, ClusterLostError | OutputError | LostLockError):
         return True
-    return isinstance(error, StoreError) and "No space" in str(error)
+    full = ("No space", "disk is full")  # of the system, of SQLite
+    return isinstance(error, StoreError) and any(words in str(error) for words in full)
