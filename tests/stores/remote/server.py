@@ -60,6 +60,7 @@ class RangeServer:
         self.busiest = 0
         self._now = 0
         self._lock = threading.Lock()
+        self._etags: dict[int, tuple[str, bytes]] = {}
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -133,7 +134,7 @@ class RangeServer:
             return
         headers = {"Accept-Ranges": "bytes", **fault.headers}
         if self.etags:
-            headers.setdefault("ETag", f'"{hashlib.sha256(data).hexdigest()[:16]}"')
+            headers.setdefault("ETag", self._etag(data))
         condition = handler.headers.get("If-Range")
         found = re.fullmatch(r"bytes=(\d+)-(\d+)", asked or "")
         status = 200
@@ -145,6 +146,11 @@ class RangeServer:
             headers.setdefault("Content-Range", f"bytes {first}-{last}/{len(data)}")
             data, status = data[first : last + 1], 206
         self._send(handler, status, data, headers, asked, fault.cut)
+
+    def _etag(self, data: bytes) -> str:
+        if id(data) not in self._etags:  # which keeps it, so that no other gets its number
+            self._etags[id(data)] = (f'"{hashlib.sha256(data).hexdigest()[:16]}"', data)
+        return self._etags[id(data)][0]
 
     def _take(self, handler: BaseHTTPRequestHandler, body: bytes) -> None:
         with self._lock:
