@@ -125,9 +125,14 @@ def test_nobody_is_left(cluster: LocalCluster, client: Client) -> None:
         flight.submit(task)
     client.retire_workers(names=["gpu-0"])
     done: list[int] = []
-    with pytest.raises(UnavailableError, match=r"declares a GPU must be there.* for 0\.5 s") as why:
+
+    def wait() -> None:
         while len(flight):
-            done += [landed.item for landed in flight.landed()]
+            done.extend(landed.item for landed in flight.landed())
+
+    says = r"declares a GPU must be there.* for 0\.5 s"
+    with pytest.raises(UnavailableError, match=says) as why:
+        wait()
     assert why.value.exit_code == 69
     assert len(done) < 4
     flight.cancel()
@@ -200,6 +205,6 @@ def test_roles_are_told_once(cluster: LocalCluster, client: Client) -> None:
     """A worker that says what it is for is left alone."""
     add_workers(cluster, "both", 1, {"resources": {GPU: 1, TILE: 1}})
     _until(lambda: len(take_census(client)) == 2)
-    told = {member for member in take_census(client).values()}
+    told = set(take_census(client).values())
     assert told == {Member(2, 0, 2), Member(2, 1, 1)}
     assert all(isinstance(worker, Worker) for worker in cluster.workers.values())

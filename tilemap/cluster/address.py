@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from distributed import Client
-from distributed.comm import connect
+from distributed.comm.core import connect
 from distributed.security import Security
 
 from tilemap.cluster.settings import ClusterSettings

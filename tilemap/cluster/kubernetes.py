@@ -6,6 +6,7 @@ operator is written here, from its template, and the scheduler is reached as any
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -51,8 +52,8 @@ def manifests(table: ClusterTable) -> list[dict[str, Any]]:
         raise ConfigError("cluster.kubernetes must name an image for scheduler and workers")
     if of.tls_secret is None and not table.insecure:
         raise ConfigError(
-            "cluster.kubernetes must name a tls_secret, or the table must say insecure = true where "
-            "the network of the pods is yours alone"
+            "cluster.kubernetes must name a tls_secret, or the table must say insecure = true "
+            "where the network of the pods is yours alone"
         )
     count = table.workers or 1
     if table.adaptive is not None:
@@ -148,7 +149,8 @@ def _tls(of: KubernetesTable) -> list[str]:
 
 def _mount(of: KubernetesTable, pod: dict[str, Any]) -> None:
     """The claims and the certificates, in every pod at the same place."""
-    volumes, mounts = [], []
+    volumes: list[dict[str, Any]] = []
+    mounts: list[dict[str, Any]] = []
     for number, (folder, claim) in enumerate(of.volumes.items()):
         volumes.append({"name": f"data-{number}", "persistentVolumeClaim": {"claimName": claim}})
         mounts.append({"name": f"data-{number}", "mountPath": folder})
@@ -187,7 +189,9 @@ def _made(manifest: dict[str, Any]) -> Iterator[None]:
     failures = (kr8s.ServerError, kr8s.APITimeoutError, HTTPError, ValueError, OSError)
     try:
         made = new_class(kind, VERSION, asyncio=False)(
-            manifest, namespace=manifest["metadata"]["namespace"]
+            manifest,
+            namespace=manifest["metadata"]["namespace"],
+            api=kr8s.api(kubeconfig=os.environ.get("KUBECONFIG")),
         )
         made.create()
     except failures as error:

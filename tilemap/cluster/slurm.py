@@ -17,7 +17,7 @@ from tilemap.cluster.settings import THREADS_PER_WORKER, ClusterSettings
 from tilemap.errors import ConfigError, UnavailableError
 
 if TYPE_CHECKING:
-    from dask_jobqueue import SLURMCluster
+    from dask_jobqueue.slurm import SLURMCluster
 
     from tilemap.cluster.table import ClusterTable
 
@@ -75,7 +75,7 @@ def open_slurm(table: ClusterTable) -> SLURMCluster:
         UnavailableError: if dask-jobqueue is not installed, or no certificates can be made.
     """
     try:
-        from dask_jobqueue import SLURMCluster
+        from dask_jobqueue.slurm import SLURMCluster
     except ImportError as error:
         raise UnavailableError(
             'kind = "slurm" needs dask-jobqueue; pip install "tilemap[slurm]"'
@@ -104,7 +104,8 @@ def _security(table: ClusterTable) -> Security | None:
             "that are made for the run; or give [cluster.tls]"
         )
     try:
-        return Security.temporary()
+        made: Security = Security.temporary()
+        return made
     except ImportError as error:
         raise UnavailableError(
             'certificates for a run need cryptography; pip install "tilemap[tls]"'

@@ -195,9 +195,9 @@ class ClusterTable(_Table):
             raise ValueError("kind = 'address' must have a scheduler, such as tls://host:8786")
         if self.scheduler is not None and kind not in ("address", "kubernetes"):
             raise ValueError(f"scheduler goes with kind = 'address', got kind = {kind!r}")
-        if self.tls is not None and self.scheduler is not None:
-            if not self.scheduler.startswith(("tls://", "wss://")):
-                raise ValueError(f"with [tls] scheduler must be tls://..., got {self.scheduler}")
+        clear = self.scheduler is not None and not self.scheduler.startswith(("tls://", "wss://"))
+        if self.tls is not None and clear:
+            raise ValueError(f"with [tls] scheduler must be tls://..., got {self.scheduler}")
         if kind == "address" and (self.workers or self.gpu_workers):
             raise ValueError("workers of a scheduler that runs are started with it, not from here")
         if self.adaptive is not None:
