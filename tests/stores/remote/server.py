@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
+import ssl
 import threading
 import time
 from collections import deque
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -49,9 +51,12 @@ class RangeServer:
 
     ``faults`` are used up from the left, one a request; ``always`` holds for every request to a
     path.
+
+    Args:
+        certificate: a PEM file with certificate and key, for https.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, certificate: Path | None = None) -> None:
         self.files: dict[str, bytes] = {}
         self.faults: deque[Fault | None] = deque()
         self.always: dict[str, Fault] = {}
@@ -85,6 +90,12 @@ class RangeServer:
 
         self._server = _Server(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
+        self.scheme = "http"
+        if certificate is not None:
+            self.scheme = "https"
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
 
     def __enter__(self) -> Self:
@@ -108,7 +119,7 @@ class RangeServer:
 
     def url(self, path: str) -> str:
         """Address of a file."""
-        return f"http://{self.host}/{path}"
+        return f"{self.scheme}://{self.host}/{path}"
 
     @property
     def bytes(self) -> int:

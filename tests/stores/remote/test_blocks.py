@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import random
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -293,6 +296,46 @@ def test_names_that_lead_to_a_link_local_address():
             check_peer("metadata.example.org", peer)
     check_peer("169.254.169.254", "169.254.169.254")
     check_peer("example.org", "10.0.0.1")
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """Of 127.0.0.1, signed by itself."""
+    x509 = pytest.importorskip("cryptography.x509")
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    here = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(here, critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    plain = (serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    path = tmp_path / "host.pem"
+    path.write_bytes(made.public_bytes(pem) + key.private_bytes(pem, *plain))
+    return path
+
+
+def test_certificates_are_verified(certificate: Path, monkeypatch: pytest.MonkeyPatch):
+    """A host that nobody vouches for is refused at once; one that is trusted is not."""
+    with RangeServer(certificate) as server:
+        server.files["a.bin"] = DATA
+        with pytest.raises(SceneError, match=r"is not who it says: .*self-signed certificate"):
+            found(server)
+        assert server.log == []
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        monkeypatch.setattr("tilemap.stores.remote.pool._pools", {})
+        assert found(server).read(0, 8) == DATA[:8]
+        server.always["a.bin"] = Fault(302, {"Location": f"http://{server.host}/a.bin"})
+        with pytest.raises(SceneError, match="without encryption"):
+            found(server)
 
 
 def test_whole_small_files(served: RangeServer):

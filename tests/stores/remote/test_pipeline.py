@@ -113,6 +113,17 @@ def test_the_command_asks_no_host_that_is_not_listed(
     assert "no such file" in capsys.readouterr().err
 
 
+def test_dates_of_a_series_may_be_remote(server: RangeServer, crop: Path, tmp_path: Path):
+    """The scenes of ``change`` are read under the same rule."""
+    server.files |= {f"crop_{day}.tif": crop.read_bytes() for day in ("20200501", "20210501")}
+    urls = [server.url(name) for name in server.files]
+    command = ["change", *urls, "-m", MODEL, "-o", str(tmp_path / "out"), "--workers", "2"]
+    assert _run(*command) == 65
+    assert server.log == []
+    assert _run(*command, "--allow-host", server.host) == 0
+    assert (tmp_path / "out" / "change.tif").exists()
+
+
 def test_stores_and_products_on_s3(cloud: Cloud, crop: Path, local: Path, tmp_path: Path):
     """The same bytes; every store in the bucket; products sent once; probabilities come here."""
     out = tmp_path / "out"
