@@ -16,6 +16,7 @@ from pathlib import Path
 
 import rasterio.shutil
 
+from tilemap import api
 from tilemap.geometry import TileGrid
 from tilemap.stages.tile import read_patch
 from tilemap.stores.geotiff import SceneRequest, SceneSource, open_scene
@@ -23,7 +24,7 @@ from tilemap.stores.remote.pool import pool
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "stores" / "remote")]
 
-from bench_pipeline import make_scene  # noqa: E402, of this folder
+from bench_pipeline import make_model, make_scene  # noqa: E402, of this folder
 from server import Fault, RangeServer  # noqa: E402, of the tests
 
 
@@ -59,6 +60,26 @@ def touched(path: Path, source: SceneSource, grid: TileGrid) -> int:
     return total
 
 
+def run_all(path: Path, server: RangeServer) -> None:
+    """The whole pipeline on two workers, once from here and once from there."""
+    model = path.parent / "model"
+    make_model(model, 10, 16)
+    server.always.clear()
+    server.log.clear()
+    for scene, hosts in ((str(path), []), (server.url("cog.tif"), [server.host])):
+        result = api.segment(
+            scene, model=model, out=path.parent / f"run-{len(hosts)}", precision="bfloat16",
+            workers=2, allow_hosts=hosts,
+        )  # fmt: skip
+        memory = result.record["memory"]
+        print(
+            f"run: {result.record['mpx_per_s']:.2f} Mpx/s, {len(server.log)} requests, "
+            f"{server.bytes / path.stat().st_size:.2f} times the file, peak "
+            f"{memory['peak_bytes'] >> 20} MiB of {memory['planned_bytes'] >> 20} planned",
+            flush=True,
+        )
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -66,6 +87,7 @@ def main() -> None:
     parser.add_argument("--core", type=int, default=960)
     parser.add_argument("--halo", type=int, default=32)
     parser.add_argument("--block", type=int, default=512)
+    parser.add_argument("--run", action="store_true", help="map the scene too")
     parser.add_argument("--latency-ms", type=float, nargs="+", default=[0.0, 20.0])
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name, RangeServer() as server:
@@ -101,6 +123,8 @@ def main() -> None:
                 f"{seconds / local:.2f} times the time of the file here",
                 flush=True,
             )
+        if arguments.run:
+            run_all(path, server)
 
 
 if __name__ == "__main__":
