@@ -174,6 +174,8 @@ class NightlyTable(_Table):
     """A file younger than this is still being copied, unless an earlier pass saw the same."""
     attempts: Annotated[int, Field(ge=1, le=100)] = 3
     """Passes that try a scene whose failure may pass, before it is quarantined."""
+    stores: str | None = None
+    """Folder of a bucket, ``s3://bucket/prefix``, for the stores of the runs; default with them."""
     lease: Duration = 300.0
     """A lock whose holder has not been heard of for so long is taken over."""
 

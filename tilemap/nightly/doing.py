@@ -141,17 +141,20 @@ def _map(
 ) -> _Outcome:
     from tilemap import api
     from tilemap.run import execute
+    from tilemap.stores.remote.address import AllowList
 
     area = config.area(work.area)
     out = places.run(work.area, work.id, work.digest)
     options: Any = {
         **config.segment_options(area),
         "keep_stores": config.retention.stores,
+        "stores": config.nightly.stores,
         "cluster": config.cluster.model_dump(exclude_unset=True),
         "allow_hosts": config.remote.allow_hosts,
     }
     prepared = api.plan(work.sources, model=config.models(area), out=out, **options)
-    fresh = _is_of_another_run(RunDirectory(out), prepared.identity)
+    directory = RunDirectory(out, AllowList.of(config.remote.allow_hosts))
+    fresh = _is_of_another_run(directory, prepared.identity)
     client = cluster.client()
     with naming_cluster():
         result = execute(prepared, out, fresh, told, client=client)

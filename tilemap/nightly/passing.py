@@ -33,7 +33,7 @@ from tilemap.nightly.mirroring import mirror
 from tilemap.nightly.places import Places, title_of
 from tilemap.nightly.publishing import publish
 from tilemap.nightly.recovery import recover
-from tilemap.nightly.retention import remove_folder, retain, stale_runs
+from tilemap.nightly.retention import remove_run, retain, stale_runs
 from tilemap.nightly.surveying import Survey, survey, survey_series
 from tilemap.nightly.telling import PassLog, outcome_record, tell_all
 from tilemap.nightly.trial import Trial, ends_pass
@@ -338,7 +338,7 @@ class _Pass:
         """Remove the runs of a scene that its new product has replaced."""
         kept = {product.run, *(p.run for p in self.ledger.products(area=work.area))}
         for folder in stale_runs(self.places, work.area, work.id, kept):
-            remove_folder(folder)
+            remove_run(folder, self.config.remote.allow_hosts)
 
     # --- after -------------------------------------------------------------------------------
 

@@ -78,6 +78,23 @@ def stale_runs(places: Places, area: str, key: str, kept: Collection[str]) -> li
     )
 
 
+def remove_run(folder: Path, hosts: Sequence[str]) -> None:
+    """Remove the directory of a run, and its stores where they lie on S3.
+
+    Args:
+        folder: of the run.
+        hosts: that may be asked.
+
+    Raises:
+        OutputError: if something that lies on S3 cannot be removed.
+    """
+    from tilemap.directory import RunDirectory
+    from tilemap.stores.remote.address import AllowList
+
+    RunDirectory(folder, AllowList.of(hosts)).remove_stores()
+    remove_folder(folder)
+
+
 def remove_folder(folder: Path) -> None:
     """Remove a folder so that nobody meets half of it: it loses its name first."""
     if not folder.exists():
@@ -138,7 +155,7 @@ def retain(
             publication.removed(product)
             remove_folder(places.products / product.folder)
         for folder in stale_runs(places, product.area, product.id, kept):
-            remove_folder(folder)
+            remove_run(folder, config.remote.allow_hosts)
         removed.append(product.folder)
         log.event("removed", text=f"removed: {product.folder}")
     return removed
