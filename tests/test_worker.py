@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import pickle
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
+from distributed import Worker
 
 from tilemap.errors import StoreError
 from tilemap.geometry import Tile, TileGrid, Window
@@ -124,18 +128,20 @@ def test_a_run_is_small_too(spec: RunSpec) -> None:
 def test_a_task_returns_where_and_how_long(context: RunContext, spec: RunSpec) -> None:
     """Both stages through the plugin, as Dask calls them."""
     plugin = RunPlugin(spec)
-    plugin.setup(worker=None)  # type: ignore[arg-type]
+    worker = cast("Worker", SimpleNamespace(name="w", address="tcp://there:1"))
+    asyncio.run(plugin.setup(worker))
     try:
         assert context_of(spec.name).spec == spec
         for tile in GRID.tiles():
             receipt = run_task(spec.name, "segment", tuple(tile))
             assert (receipt.stage, receipt.tile) == ("segment", tile)
+            assert receipt.worker == "tcp://there:1"
             assert {"tile", "segment", "store"} <= receipt.seconds.keys()
             assert receipt.peak_bytes > 1 << 20
             assert len(pickle.dumps(receipt)) < 1000
         assert run_task(spec.name, "stitch", (0, 1)).seconds.keys() == {"stitch"}
     finally:
-        plugin.teardown(worker=None)  # type: ignore[arg-type]
+        plugin.teardown(worker)
     with pytest.raises(StoreError, match="must be set up in this worker"):
         run_task(spec.name, "segment", (0, 0))
 

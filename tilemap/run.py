@@ -14,6 +14,7 @@ from typing import Any
 from distributed import Client
 
 from tilemap.cluster import connect, make_flight, pins, route_of, thread_count
+from tilemap.cluster.shipping import seed
 from tilemap.directory import RunDirectory, read_json, write_json
 from tilemap.errors import EXIT_OK, EXIT_PARTIAL, OutputError, StoreError, TilemapError
 from tilemap.geometry import Tile, TileGrid
@@ -268,7 +269,10 @@ def _execute(
         prepared.digest, place, prepared.source, grid, prepared.model, backend, keep_tiles,
         pins(settings.cluster), prepared.plan.worker_bytes,
         kept_in if settings.probabilities else None, route.gpu,
+        ship=not settings.cluster.embedded,
     )  # fmt: skip
+    if spec.ship:
+        seed(client, spec.files)
     plugin = RunPlugin(spec)
     client.register_plugin(plugin)
     kept = None if spec.probabilities is None else ProbabilityStore(spec.probabilities)

@@ -7,6 +7,7 @@ A task is named by its run, its stage and its tile, and returns a receipt. Every
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import os
 import resource
@@ -21,6 +22,7 @@ import numpy.typing as npt
 from distributed import Worker, WorkerPlugin
 
 from tilemap.cluster.census import has_gpu
+from tilemap.cluster.shipping import Shipped, provide, serve
 from tilemap.errors import DamagedError, StoreError
 from tilemap.geometry import Tile, TileGrid
 from tilemap.models.allocator import give_back_freed_memory
@@ -77,6 +79,7 @@ class RunSpec:
         memory_bytes: what was planned for a worker; near it, freed memory is given back.
         probabilities: store of every class's probability; None if they are not kept.
         gpu: only workers that declare a GPU run the model, so only they load it.
+        ship: workers may not see the model's file where it lies, and fetch it from each other.
     """
 
     digest: str
@@ -90,12 +93,18 @@ class RunSpec:
     memory_bytes: int
     probabilities: Place | None = None
     gpu: bool = False
+    ship: bool = False
 
     @property
     def name(self) -> str:
         """Of the run in the worker processes, whatever other runs left there: by its stores too."""
         place = hashlib.sha256(str(self.stores).encode()).hexdigest()
         return f"{self.digest[:16]}-{place[:8]}"
+
+    @property
+    def files(self) -> tuple[Shipped, ...]:
+        """What a worker that segments must have."""
+        return tuple(Shipped(m.path, m.digest) for m in self.model.members)
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,11 +289,18 @@ class RunPlugin(WorkerPlugin):
         self.spec = spec
         self.name = f"tilemap-{spec.name}"
 
-    def setup(self, worker: Worker) -> None:
+    async def setup(self, worker: Worker) -> None:
         """Called by Dask in each worker."""
         settle(worker, self.spec.pin)
-        context = RunContext(self.spec, "" if worker is None else worker.address)
-        if not self.spec.gpu or has_gpu(worker):
+        spec, files = self.spec, self.spec.files
+        segments = not spec.gpu or has_gpu(worker)
+        if spec.ship:
+            serve(worker, files)
+        if spec.ship and segments:
+            places = {file.digest: await provide(worker, file) for file in files}
+            spec = dataclasses.replace(spec, model=spec.model.at(places))
+        context = RunContext(spec, worker.address)
+        if segments:
             context.model()
         _contexts[self.spec.name] = context
 

@@ -136,6 +136,10 @@ class Machines:
         process.send_signal(signal.SIGKILL)
         process.wait()
 
+    def ends(self, name: str) -> int:
+        """Wait until a process ends of itself; its exit code."""
+        return self._processes.pop(name).wait(timeout=START_S)
+
     def end(self) -> None:
         """All of them."""
         for name in [*self._processes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -10,13 +11,15 @@ from typing import Any
 from distributed import Client
 
 from tilemap.cluster.address import reached
-from tilemap.cluster.census import RolePlugin, Route, route_of, take_census
+from tilemap.cluster.census import RolePlugin, Route, route_of
 from tilemap.cluster.cuda import on_cuda
 from tilemap.cluster.embedded import embedded
 from tilemap.cluster.flight import Flight
 from tilemap.cluster.kubernetes import on_kubernetes
 from tilemap.cluster.settings import THREADS_PER_WORKER, ClusterSettings
 from tilemap.cluster.slurm import on_slurm
+from tilemap.cluster.versions import compare, guard
+from tilemap.cluster.wheel import send_wheel
 from tilemap.errors import UnavailableError
 
 POLL_S = 0.2
@@ -33,10 +36,27 @@ def connect(settings: ClusterSettings) -> Iterator[Client]:
     """
     with _started(settings) as client:
         if not settings.embedded:
-            wait_for_worker(client, settings)
+            join(client, settings)
         if not settings.embedded or settings.table is not None:
             client.register_plugin(RolePlugin())
         yield client
+
+
+def join(client: Client, settings: ClusterSettings) -> None:
+    """Settle with a cluster whose machines are not this one: the same software everywhere.
+
+    Raises:
+        ConfigError: if versions differ.
+        UnavailableError: if no worker comes in time.
+    """
+    wheel = None if settings.table is None else settings.table.wheel
+    if wheel is not None:
+        send_wheel(client, wheel)
+    compare(client, workers=False)
+    wait_for_worker(client, settings)
+    for note in compare(client, scheduler=False):
+        logging.getLogger("tilemap").warning("versions differ: %s", note)
+    guard(client)
 
 
 def _started(settings: ClusterSettings) -> AbstractContextManager[Client]:
@@ -59,7 +79,7 @@ def wait_for_worker(client: Client, settings: ClusterSettings) -> None:
     # Somebody else's cluster has workers or has not; those of ours are only just asked for.
     limit = settings.timeout_s if settings.scheduler is not None else settings.wait_s
     deadline = time.monotonic() + limit
-    while not take_census(client):
+    while not client.nthreads():
         if time.monotonic() > deadline:
             where = settings.scheduler or "this cluster"
             raise UnavailableError(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from tilemap.models import registry
@@ -75,6 +77,15 @@ class Recipe:
             parts.append(f"{len(TURNS[self.tta])} {self.tta}")
         how = f" ({' x '.join(parts)})" if parts else ""
         return f"{self.forwards} forward{'s' * (self.forwards > 1)} for each patch{how}"
+
+    def at(self, places: Mapping[str, Path]) -> Recipe:
+        """The same models where a machine has their files.
+
+        Args:
+            places: file of weights by its digest.
+        """
+        members = [replace(member, path=places[member.digest]) for member in self.members]
+        return replace(self, members=tuple(members))
 
     def load(self, *arguments: Any) -> Model:
         """Every member through ``registry.load``, as one model.

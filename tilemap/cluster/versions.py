@@ -1,0 +1,166 @@
+"""The same software everywhere: compared before a run, and again when a worker joins later."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import cloudpickle  # type: ignore[import-untyped]  # ships no annotations
+from distributed import Client, Scheduler, SchedulerPlugin, Worker, WorkerPlugin
+
+STRICT = ("python", "tilemap", "code", "numpy", "zarr", "dask", "distributed")
+"""What must be equal: tasks are pickled by one and read by the other, and chunks likewise."""
+LOOSE = ("rasterio", "torch", "onnxruntime", "openvino")
+"""What should be: results may differ in the last digit."""
+GUARD = "tilemap-versions"
+"""Name of the plugin that turns workers away."""
+
+Software = Mapping[str, str | None]
+"""Versions by name; None for what is not there."""
+
+
+def installed() -> dict[str, str | None]:
+    """The software of this process. ``code`` is a digest of tilemap's own files.
+
+    Needs nothing of tilemap: a worker may have none.
+    """
+    found: dict[str, str | None] = {"python": ".".join(platform.python_version_tuple()[:2])}
+    for name in ("tilemap", "numpy", "zarr", "dask", "distributed", *LOOSE):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = None
+    found["code"] = code_digest()
+    return found
+
+
+def code_digest() -> str | None:
+    """Digest of tilemap's own modules, 12 digits; None where there is no tilemap."""
+    from importlib.util import find_spec
+
+    module = sys.modules.get("tilemap")
+    try:
+        spec = module.__spec__ if module is not None else find_spec("tilemap")
+    except ImportError:
+        return None
+    if spec is None or spec.origin is None:
+        return None
+    root = Path(spec.origin).parent
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*.py"), key=lambda p: p.relative_to(root).as_posix()):
+        digest.update(path.relative_to(root).as_posix().encode() + b"\0")
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:12]
+
+
+def differences(here: Software, there: Software, names: tuple[str, ...]) -> list[str]:
+    """What differs, as ``numpy 2.1.0 here, 1.26.4 there``; a digest of code only if nothing else.
+
+    >>> differences({"zarr": "3.1.0"}, {"zarr": None}, ("zarr",))
+    ['zarr 3.1.0 here, none there']
+    """
+    found = []
+    for name in names:
+        own, other = here.get(name), there.get(name)
+        if own == other or (name == "code" and here.get("tilemap") != there.get("tilemap")):
+            continue
+        label = "tilemap's code" if name == "code" else name
+        found.append(f"{label} {own or 'none'} here, {other or 'none'} there")
+    return found
+
+
+def compare(client: Client, scheduler: bool = True, workers: bool = True) -> list[str]:
+    """Compare this process with the scheduler and with every worker.
+
+    Returns:
+        What differs and is borne, a line each.
+
+    Raises:
+        ConfigError: if what must be equal is not; it names both versions and where the other is.
+    """
+    from tilemap.errors import ConfigError
+
+    here = installed()
+    there: dict[str, Software] = {}
+    with by_value(sys.modules[__name__]):
+        if scheduler:
+            there["the scheduler"] = client.run_on_scheduler(installed)
+        if workers:
+            found = client.run(installed, on_error="ignore")
+            there |= {f"worker {address}": software for address, software in found.items()}
+    for where, software in there.items():
+        if wrong := differences(here, software, STRICT):
+            raise ConfigError(
+                f"{where} must have the same software as this process: {'; '.join(wrong)}; "
+                "install the same there, or name the wheel in [cluster]"
+            )
+    notes: dict[str, list[str]] = {}
+    for where, software in there.items():
+        for note in differences(here, software, LOOSE) if where != "the scheduler" else ():
+            notes.setdefault(note, []).append(where)
+    return [f"{note} ({_places(places)})" for note, places in notes.items()]
+
+
+def _places(places: list[str]) -> str:
+    more = f" and {len(places) - 1} more" if len(places) > 1 else ""
+    return f"{places[0]}{more}"
+
+
+@contextmanager
+def by_value(module: ModuleType) -> Iterator[None]:
+    """What a module defines is sent as it is meanwhile: no tilemap is needed where it arrives."""
+    cloudpickle.register_pickle_by_value(module)
+    try:
+        yield
+    finally:
+        cloudpickle.unregister_pickle_by_value(module)
+
+
+class VersionPlugin(WorkerPlugin):
+    """A worker that joins later with other software leaves again."""
+
+    name = GUARD
+
+    def __init__(self) -> None:
+        self.software = installed()
+
+    async def setup(self, worker: Worker) -> None:
+        """Called by Dask in each worker."""
+        wrong = differences(self.software, installed(), STRICT)
+        if wrong:
+            await _leave(worker, "; ".join(wrong).replace(" here, ", " with the driver, "))
+
+
+async def _leave(worker: Any, why: str) -> None:
+    import logging
+
+    logging.getLogger("distributed.worker").error("tilemap: this worker leaves: %s", why)
+    worker.loop.add_callback(worker.close, reason=f"tilemap: {why}", nanny=True)
+
+
+class DriverPlugin(SchedulerPlugin):
+    """When the driver is gone, whatever ended it, workers with other software are welcome again."""
+
+    def __init__(self, client: str) -> None:
+        self.client = client
+        self.name = f"{GUARD}-{client}"
+
+    def remove_client(self, scheduler: Scheduler, client: str) -> None:
+        """Called by Dask when a client has left."""
+        if client == self.client:
+            scheduler.worker_plugins.pop(GUARD, None)
+            scheduler.remove_plugin(name=self.name)
+
+
+def guard(client: Client) -> None:
+    """Turn workers away that join with other software, as long as this driver is there."""
+    with by_value(sys.modules[__name__]):
+        client.register_plugin(DriverPlugin(client.id))
+        client.register_plugin(VersionPlugin())
