@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.stores.remote.conftest import Cloud, _cloud, cloud
+from tilemap.nightly.config import parse_config
+from tilemap.nightly.facts import PassOutcome
+from tilemap.nightly.passing import PassRequest, run_pass
 from tilemap.stores.remote import publish
 
 from .conftest import Nights
@@ -19,7 +23,7 @@ __all__ = ["_cloud", "cloud"]
 
 def there(cloud: Cloud) -> dict[str, bytes]:
     """What the bucket holds, by name below the prefix."""
-    return {key.removeprefix("maps/"): cloud.get(key) for key in cloud.keys()}  # noqa: SIM118
+    return {key.removeprefix("maps/"): cloud.get(key) for key in cloud.listing()}
 
 
 def here(nights: Nights) -> dict[str, bytes]:
@@ -35,10 +39,9 @@ def here(nights: Nights) -> dict[str, bytes]:
 @pytest.fixture
 def config(nights: Nights, cloud: Cloud) -> Any:
     """Passes that publish into the bucket too; what is replaced goes at once."""
-    host, _, port = cloud.host.partition(":")
     return nights.config(
         publish={"to": f"s3://{cloud.bucket}/maps"},
-        remote={"allow_hosts": [f"s3://{cloud.bucket}", f"{host}:{port}"]},
+        remote={"allow_hosts": list(cloud.allow)},
         retention={"grace": "0s"},
     )
 
@@ -113,3 +116,35 @@ def test_bucket_that_is_not_allowed(nights: Nights, cloud: Cloud, config: Any) -
     assert cloud.bucket in str(outcome.error)
     assert set(nights.items()) == {"a_20190101"}
     assert there(cloud) == {}
+
+
+@pytest.mark.slow
+def test_stores_on_s3(tmp_path: Path, cloud: Cloud, real_run: Path) -> None:
+    """Real passes whose stores lie in the bucket: the same map; they go with their run."""
+    folder = tmp_path / "in" / "scene_20200101"
+    folder.mkdir(parents=True)
+    for path in real_run.parent.glob("*.tif"):
+        shutil.copy(path, folder)
+    table: dict[str, Any] = {
+        "nightly": {"root": "out", "stores": cloud.url("stores"), "settle": 0},
+        "model": "iplunet-cloud-6b",
+        "cluster": {"workers": 1},
+        "remote": {"allow_hosts": list(cloud.allow)},
+        "areas": [{"name": "coast", "scenes": ["in"], "series": False}],
+    }
+
+    def night(keep: bool) -> PassOutcome:
+        config = parse_config({**table, "retention": {"stores": keep}}, tmp_path)
+        return run_pass(PassRequest(config, "nightly.toml"))
+
+    assert night(keep=True).exit_code == 0
+    product = next((tmp_path / "out" / "products" / "coast").glob("*/*/landcover.tif"))
+    assert product.read_bytes() == (real_run / "landcover.tif").read_bytes()
+    chunks = [key for key in cloud.listing() if "predictions.zarr/label" in key]
+    assert len(chunks) > 1
+    assert not list((tmp_path / "out" / "work").rglob("predictions.zarr"))
+    for path in folder.iterdir():
+        os.utime(path, (1_600_000_000, 1_600_000_000))
+    outcome = night(keep=False)
+    assert [(d.status, d.why) for d in outcome.done] == [("ok", "inputs changed")]
+    assert cloud.listing() == []
