@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,7 +18,7 @@ from pydantic import (
 )
 
 from tilemap.cluster.settings import CONNECT_TIMEOUT_S, WAIT_S, ClusterSettings
-from tilemap.config_problem import first_problem
+from tilemap.config_problem import first_problem, read_toml
 from tilemap.errors import ConfigError
 
 VARIABLE = "TILEMAP_CLUSTER"
@@ -265,13 +264,7 @@ def load_table(path: Path) -> ClusterTable:
     Raises:
         ConfigError: if it cannot be read, or see ``parse_table``.
     """
-    try:
-        with path.open("rb") as file:
-            given = tomllib.load(file)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: is not TOML: {error}") from error
+    given = read_toml(path)
     if "cluster" in given:
         given = {"cluster": given["cluster"]}
     return parse_table(given, path.absolute().parent, path.name)

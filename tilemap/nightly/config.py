@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
@@ -14,7 +13,7 @@ from pydantic import model_validator as check
 
 from tilemap.cluster.table import TABLES as CLUSTER_TABLES
 from tilemap.cluster.table import ClusterTable
-from tilemap.config_problem import first_problem
+from tilemap.config_problem import first_problem, read_toml
 from tilemap.errors import ConfigError
 
 _UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
@@ -319,14 +318,7 @@ def load_config(path: Path) -> NightlyConfig:
     Raises:
         ConfigError: naming the key, what must hold and what came.
     """
-    try:
-        with path.open("rb") as file:
-            table = tomllib.load(file)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: is not TOML: {error}") from error
-    return parse_config(table, path.absolute().parent, path.name)
+    return parse_config(read_toml(path), path.absolute().parent, path.name)
 
 
 def parse_config(table: dict[str, Any], folder: Path, name: str = "config") -> NightlyConfig:

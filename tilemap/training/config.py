@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError
 from pydantic import model_validator as check
 
-from tilemap.config_problem import first_problem
+from tilemap.config_problem import first_problem, read_toml
 from tilemap.errors import ConfigError, SceneError
 from tilemap.models.card import ClassInfo
 from tilemap.scene import SceneRequest
@@ -321,14 +320,7 @@ def load_config(path: Path) -> TrainingConfig:
     Raises:
         ConfigError: naming the key, what must hold and what came.
     """
-    try:
-        with path.open("rb") as file:
-            table = tomllib.load(file)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: is not TOML: {error}") from error
-    return parse_config(table, path.absolute().parent, path.name)
+    return parse_config(read_toml(path), path.absolute().parent, path.name)
 
 
 def parse_config(table: dict[str, Any], folder: Path, name: str = "config") -> TrainingConfig:
