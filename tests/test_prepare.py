@@ -12,8 +12,9 @@ import pytest
 
 from tilemap import prepare as prepare_module
 from tilemap.cluster import ClusterSettings
+from tilemap.cluster.table import ClusterTable
 from tilemap.directory import RunDirectory, differences, write_json
-from tilemap.errors import ConfigError, ModelError, SceneError, UsageError
+from tilemap.errors import ConfigError, ModelError, SceneError, UnavailableError, UsageError
 from tilemap.measure import MB, Cost, Trial
 from tilemap.models import registry
 from tilemap.models.card import BandStatistics, ModelCard
@@ -259,3 +260,36 @@ def test_a_prepared_run_is_frozen(scene: Path) -> None:
     """Nobody changes it between plan and run."""
     with pytest.raises(dataclasses.FrozenInstanceError):
         _prepare(scene).plan = None  # type: ignore[misc, assignment]
+
+
+@pytest.mark.parametrize(
+    ("asked", "table", "device"),
+    [
+        ("auto", {"kind": "address", "scheduler": "tls://a:1", "device": "cuda"}, "cuda"),
+        ("cpu", {"kind": "address", "scheduler": "tls://a:1", "device": "cuda"}, "cpu"),
+        ("cuda", {"kind": "address", "scheduler": "tls://a:1"}, "cuda"),
+        ("auto", {"kind": "address", "scheduler": "tls://a:1"}, "cpu"),
+    ],
+)
+def test_a_cluster_of_gpus_is_planned_for_without_one(
+    scene: Path,
+    toy: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    asked: str,
+    table: dict[str, Any],
+    device: str,
+) -> None:
+    """Its table says what it is for; a run that leaves its device open goes there unchanged."""
+
+    def measure(trial: Any) -> Any:
+        if trial.device.startswith("cuda"):
+            raise UnavailableError("no CUDA here")
+        return toy["cost"]
+
+    monkeypatch.setattr(prepare_module, "measure", measure)
+    cluster = ClusterTable(**table).settings()
+    found = _prepare(scene, backend=Backend(asked), cluster=cluster)
+    assert found.plan.device == found.identity["backend"]["device"] == device
+    here = ClusterTable(device="cuda").settings()
+    with pytest.raises(UnavailableError, match="no CUDA here"):
+        _prepare(scene, cluster=here)

@@ -11,6 +11,7 @@ import numpy as np
 
 from tilemap.cluster import ClusterSettings, memory_per_worker, worker_count
 from tilemap.directory import Identity, RunDirectory, digest_of
+from tilemap.errors import UnavailableError
 from tilemap.geometry import TileGrid
 from tilemap.measure import Cost, Trial, measure
 from tilemap.models import registry
@@ -121,7 +122,7 @@ def prepare(
         TilemapError: of the kind that fits; nothing has been touched.
     """
     ref = Recipe(tuple(registry.resolve(model) for model in models), settings.tta)
-    backend = settings.backend
+    backend = dataclasses.replace(settings.backend, device=_device(ref, settings))
     asked = "cpu" if backend.device == "auto" else backend.device
     ref.engine(Settings(asked, backend.precision, backend.threads), backend.engine)
     request = dataclasses.replace(request, bands=ref.card.bands)
@@ -135,10 +136,11 @@ def prepare(
         ref, source.scene, side, backend.device, backend.precision, backend.threads,
         backend.engine, settings.uncertainty,
     )  # fmt: skip
-    cost = measure(trial)
+    cost = _measured(trial, settings.cluster)
     one = cost
     if ref.forwards > 1:
-        one = measure(dataclasses.replace(trial, model=ref.one, device=cost.device))
+        again = dataclasses.replace(trial, model=ref.one, device=cost.device)
+        one = _measured(again, settings.cluster)
     grid = quicker_grid(grid, ref.card, chosen, cost)
     if settings.cluster.embedded or settings.cluster.memory_limit is not None:
         limit = memory_per_worker(settings.cluster) - source.remote_bytes
@@ -154,6 +156,30 @@ def prepare(
     found = dataclasses.replace(backend, device=cost.device)
     identity = _identity(source, ref, grid, dataclasses.replace(settings, backend=found))
     return Prepared(source, ref, settings, plan, cost, one, identity, _domain(source, ref))
+
+
+def _device(ref: Recipe, settings: SegmentSettings) -> str:
+    """The device of a run: what was asked for, else what its cluster is for."""
+    asked, table = settings.backend.device, settings.cluster.table
+    if asked != "auto" or table is None or table.device == "auto":
+        return asked
+    onnx = any(member.path.suffix == ".onnx" for member in ref.members)
+    return "cpu" if onnx else table.device
+
+
+def _measured(trial: Trial, cluster: ClusterSettings) -> Cost:
+    """What tiles cost; on the CPU of this machine where the GPUs are on others.
+
+    Memory is that of a worker's host, of which the CPU takes no less. Seconds are those of a CPU.
+    """
+    try:
+        return measure(trial)
+    except UnavailableError:
+        if trial.device in ("auto", "cpu") or cluster.embedded:
+            raise
+    return dataclasses.replace(
+        measure(dataclasses.replace(trial, device="cpu")), device=trial.device
+    )
 
 
 def _domain(source: SceneSource, ref: Recipe) -> tuple[DomainReport, ...]:

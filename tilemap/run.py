@@ -271,6 +271,13 @@ def _execute(
         kept_in if settings.probabilities else None, route.gpu,
         ship=not settings.cluster.embedded,
     )  # fmt: skip
+    table = settings.cluster.table
+    said = settings.backend.device != "auto" or (table is not None and table.device != "auto")
+    if route.gpu and backend.device == "cpu" and not said:
+        progress.note(
+            "some workers declare a GPU and the run goes on the CPU of this plan; for the GPUs say "
+            '--device cuda, or device = "cuda" in [cluster]'
+        )
     if spec.ship:
         seed(client, spec.files)
     plugin = RunPlugin(spec)

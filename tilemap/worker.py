@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from distributed import Worker, WorkerPlugin
+from distributed import Status, Worker, WorkerPlugin
 
 from tilemap.cluster.census import has_gpu
 from tilemap.cluster.shipping import Shipped, provide, serve
+from tilemap.cluster.versions import leave
 from tilemap.errors import DamagedError, StoreError
 from tilemap.geometry import Tile, TileGrid
 from tilemap.models.allocator import give_back_freed_memory
@@ -291,6 +292,14 @@ class RunPlugin(WorkerPlugin):
 
     async def setup(self, worker: Worker) -> None:
         """Called by Dask in each worker."""
+        try:
+            await self._open(worker)
+        except Exception as error:
+            if worker.status is not Status.running:  # it has only just come
+                leave(worker, str(error))
+            raise
+
+    async def _open(self, worker: Worker) -> None:
         settle(worker, self.spec.pin)
         spec, files = self.spec, self.spec.files
         segments = not spec.gpu or has_gpu(worker)

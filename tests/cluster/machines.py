@@ -130,6 +130,10 @@ class Machines:
             r"Start worker at:\s+(\S+:\d+)",
         )  # fmt: skip
 
+    def process(self, name: str) -> int:
+        """Number of a process."""
+        return self._processes[name].pid
+
     def kill(self, name: str) -> None:
         """Without a word to anybody."""
         process = self._processes.pop(name)

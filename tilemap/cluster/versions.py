@@ -135,10 +135,11 @@ class VersionPlugin(WorkerPlugin):
         """Called by Dask in each worker."""
         wrong = differences(self.software, installed(), STRICT)
         if wrong:
-            await _leave(worker, "; ".join(wrong).replace(" here, ", " with the driver, "))
+            leave(worker, "; ".join(wrong).replace(" here, ", " with the driver, "))
 
 
-async def _leave(worker: Any, why: str) -> None:
+def leave(worker: Any, why: str) -> None:
+    """Close a worker that cannot take part: it would fail task after task, and so get them all."""
     import logging
 
     logging.getLogger("distributed.worker").error("tilemap: this worker leaves: %s", why)
