@@ -154,16 +154,16 @@ def test_never_more_than_the_window_is_in_flight(
     """A few tasks for each thread are with Dask, however many tiles there are."""
     flying: set[str] = set()
     most = 0
-    submit = client.submit
+    submit = client.map
 
     def counted(function: Any, *arguments: Any, **options: Any) -> Any:
         nonlocal most
-        future = submit(function, *arguments, **options)
-        flying.add(future.key)
+        futures = submit(function, *arguments, **options)
+        flying.update(future.key for future in futures)
         most = max(most, len(flying))
-        return future
+        return futures
 
-    monkeypatch.setattr(client, "submit", counted)
+    monkeypatch.setattr(client, "map", counted)
     grid = TileGrid((100, 60), core=10, halo=2, blend=2)
     tiles = dict.fromkeys(grid.tiles())
 
@@ -328,16 +328,16 @@ def test_a_lost_scheduler_is_said_so(client: Client, monkeypatch: pytest.MonkeyP
         time.sleep(0.3)
 
     futures: list[Any] = []
-    submit = client.submit
+    submit = client.map
 
     def kept(*arguments: Any, **options: Any) -> Any:
-        futures.append(submit(*arguments, **options))
-        if len(futures) == 2 * THREADS:
-            started.wait(10)
-            threading.Timer(0.05, client.cancel, [list(futures)]).start()
-        return futures[-1]
+        new = submit(*arguments, **options)
+        futures.extend(new)
+        started.wait(10)
+        threading.Timer(0.05, client.cancel, [list(futures)]).start()
+        return new
 
-    monkeypatch.setattr(client, "submit", kept)
+    monkeypatch.setattr(client, "map", kept)
     with pytest.raises(UnavailableError, match="same command continues"):
         _run(client, monkeypatch, Log(wait))
 

@@ -21,7 +21,6 @@ from tilemap.worker import Receipt, Stage, run_task
 
 AHEAD_PER_SLOT = 4
 """Tiles that lie read for each one that can be segmented at a time."""
-PRIORITY: dict[Stage, int] = {"tile": 2, "stitch": 1, "segment": 0}
 RETRIES = 2
 GIVE_UP_AFTER = 3
 """Quarantined tiles after which a run without one good tile stops."""
@@ -110,8 +109,10 @@ class TaskWindow:
         self._unstitched -= set(self._stitch)
         self._missing: set[Tile] = set()
         """Tiles that never will have a prediction."""
-        self._attempts: Counter[tuple[Stage, Tile]] = Counter()
+        self._again: Counter[tuple[Stage, Tile]] = Counter()
+        """How often a task was given to Dask after the first time."""
         self._failures: Counter[tuple[Stage, Tile]] = Counter()
+        self._repaired: Counter[Tile] = Counter()
         self._something_works = bool(work.segmented)
         self._suspects: deque[tuple[Stage, Tile]] = deque()
         """Tasks whose worker died; each is tried again alone, to know which of them killed it."""
@@ -145,6 +146,7 @@ class TaskWindow:
         stage, tile = landed.item
         self._reading -= stage == "tile"
         if landed.lost:  # its worker died with the receipt; the tile is done
+            self._again[stage, tile] += 1
             self._queue(stage).appendleft(tile)
         elif landed.error is not None:
             self._failed(stage, tile, landed.error)
@@ -183,16 +185,15 @@ class TaskWindow:
 
     def _submit(self, stage: Stage, tile: Tile) -> None:
         missing = self._missing.intersection(self._grid.neighbours(tile)) if self._missing else ()
-        self._attempts[stage, tile] += 1
+        again = self._again[stage, tile] if self._again else 0
         self._reading += stage == "tile"
         around = tuple(tuple(t) for t in sorted(missing)) if stage == "stitch" else ()
         self._flight.submit(
             Task(
                 (stage, tile),
                 (run_task, self._run, stage, tuple(tile), around),
-                key=f"{stage}-{tile.row}-{tile.col}-{self._attempts[stage, tile]}-{self._name}",
+                key=f"{stage}-{tile.row}-{tile.col}-{again}-{self._name}",
                 segments=stage == "segment",
-                priority=PRIORITY[stage],
             )
         )
 
@@ -205,12 +206,15 @@ class TaskWindow:
 
     def _repair(self, core: Tile, damaged: Tile) -> bool:
         """Segment a damaged tile again, then stitch the core that missed it; not for ever."""
-        if self._attempts["segment", damaged] > RETRIES:
+        if self._repaired[damaged] >= RETRIES:
             return False
+        self._again["stitch", core] += 1
         self.outcome.retried += 1
         self._unstitched.add(core)
         if damaged in self._settled:  # else it was found damaged by another core already
             self._settled.discard(damaged)
+            self._repaired[damaged] += 1
+            self._again["segment", damaged] += 1
             self._segment.appendleft(damaged)
         elif self._ready(core):
             self._unstitched.discard(core)
@@ -224,11 +228,13 @@ class TaskWindow:
             return
         killed = isinstance(error, KilledWorker)
         if killed and (stage, tile) not in self._alone:
+            self._again[stage, tile] += 1
             self._suspects.append((stage, tile))  # or another task on that worker did it
             return
         self._failures[stage, tile] += 1
         if self._failures[stage, tile] <= RETRIES and not killed:
             self.outcome.retried += 1
+            self._again[stage, tile] += 1
             queue = self._queue(stage)
             if self._something_works:
                 queue.append(tile)

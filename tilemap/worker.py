@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from distributed import Status, Worker, WorkerPlugin
+from distributed import Worker, WorkerPlugin
 
 from tilemap.cluster.census import has_gpu
 from tilemap.cluster.shipping import Shipped, provide, serve
@@ -295,7 +295,7 @@ class RunPlugin(WorkerPlugin):
         try:
             await self._open(worker)
         except Exception as error:
-            if worker.status is not Status.running:  # it has only just come
+            if not worker.periodic_callbacks["heartbeat"].is_running():  # it has only just come
                 leave(worker, str(error))
             raise
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from distributed import Client, Worker, WorkerPlugin
+from distributed import Client, Scheduler, SchedulerPlugin, Worker, WorkerPlugin
 
 GPU = "GPU"
 TILE = "TILE"
@@ -111,7 +111,7 @@ def thread_count(client: Client) -> int:
 
 
 def has_gpu(worker: Worker) -> bool:
-    """Whether a worker declared a GPU; see ``RolePlugin``."""
+    """Whether a worker declared a GPU."""
     return worker.state.total_resources.get(GPU, 0) > 0
 
 
@@ -121,8 +121,35 @@ class RolePlugin(WorkerPlugin):
     name = "tilemap-roles"
     idempotent = True
 
-    async def setup(self, worker: Worker) -> None:
-        """Called by Dask in each worker."""
-        declared = worker.state.total_resources
-        if GPU not in declared and TILE not in declared:
-            await worker.set_resources(**{TILE: worker.state.nthreads})
+    def setup(self, worker: Worker) -> None:
+        """Called by Dask in each worker, before the first task comes."""
+        state = worker.state
+        if not state.total_resources.keys() & {GPU, TILE}:
+            state.total_resources[TILE] = state.available_resources[TILE] = state.nthreads
+
+
+class RolesPlugin(SchedulerPlugin):
+    """The same in the scheduler's books.
+
+    A worker could tell it itself, but only after Dask has looked for tasks that wait for one.
+    """
+
+    name = "tilemap-roles"
+    idempotent = True
+
+    async def start(self, scheduler: Scheduler) -> None:
+        """Called by Dask once."""
+        for address in [*scheduler.workers]:
+            self.add_worker(scheduler, address)
+
+    def add_worker(self, scheduler: Scheduler, worker: str) -> None:
+        """Called by Dask for each that joins, before it looks for tasks that wait."""
+        state = scheduler.workers[worker]
+        if not state.resources.keys() & {GPU, TILE}:
+            scheduler.add_resources(worker=worker, resources={TILE: state.nthreads})
+
+
+def tell_roles(client: Client) -> None:
+    """Every worker is for something from now on."""
+    client.register_plugin(RolePlugin())
+    client.register_plugin(RolesPlugin())

@@ -11,7 +11,7 @@ from typing import Any
 from distributed import Client
 
 from tilemap.cluster.address import reached
-from tilemap.cluster.census import RolePlugin, Route, route_of
+from tilemap.cluster.census import Route, route_of, tell_roles
 from tilemap.cluster.cuda import on_cuda
 from tilemap.cluster.embedded import embedded
 from tilemap.cluster.flight import Flight
@@ -38,7 +38,7 @@ def connect(settings: ClusterSettings) -> Iterator[Client]:
         if not settings.embedded:
             join(client, settings)
         if not settings.embedded or settings.table is not None:
-            client.register_plugin(RolePlugin())
+            tell_roles(client)
         yield client
 
 

@@ -19,6 +19,9 @@ IN_FLIGHT_PER_SLOT = 2
 """One that runs, and one that is with the worker already when it ends."""
 LOOK_EVERY_S = 1.0
 """How often the driver asks who is there: the window follows workers that join and leave."""
+SETTLE_S = 0.01
+"""How long the driver lets tasks gather that end together: one message for all costs the scheduler
+little more than one for one. Each worker has its next task by then."""
 LOST = (
     "the Dask scheduler must stay until the run ends, the connection to it was lost; "
     "the same command continues"
@@ -35,7 +38,7 @@ class Landed(Generic[Item]):
         item: what it was for.
         value: what it returned; None unless it ended well.
         error: what it raised.
-        lost: its worker went away with what it returned, or before it could begin; once more.
+        lost: its worker went away with what it returned; once more.
     """
 
     item: Item
@@ -53,14 +56,12 @@ class Task(Generic[Item]):
         call: function and arguments; small, for they travel.
         key: its name with Dask, never used before.
         segments: whether it runs the model.
-        priority: higher first.
     """
 
     item: Item
     call: tuple[Any, ...]
     key: str
     segments: bool = False
-    priority: int = 0
 
 
 class Flight(Generic[Item]):
@@ -89,16 +90,16 @@ class Flight(Generic[Item]):
         self._client, self._wait_s, self._census = client, wait_s, census
         self._at_least = at_least
         self._flying: dict[Future[Any], tuple[Lane, Item]] = {}
+        self._waiting: list[tuple[Lane, Task[Item]]] = []
         self._count: Counter[Lane] = Counter()
         self._over: SimpleQueue[Future[Any]] = SimpleQueue()
         self._slots: dict[Lane, dict[str, int]] = {"cpu": {}, "gpu": {}}
         self._seen: dict[Lane, float] = {}
-        self._stranded: list[Landed[Item]] = []
         self._looked = 0.0
         self.look()
 
     def __len__(self) -> int:
-        return len(self._flying)
+        return len(self._flying) + len(self._waiting)
 
     def room(self, segments: bool) -> int:
         """How many more tasks of a kind may go."""
@@ -111,20 +112,29 @@ class Flight(Generic[Item]):
         return sum(self._slots[self.route.lane(segments)].values())
 
     def submit(self, task: Task[Item]) -> None:
-        """Give one task to Dask."""
+        """Add one task; it goes to Dask with the others, when the driver waits."""
         lane = self.route.lane(task.segments)
-        function, *arguments = task.call
-        future = self._client.submit(
-            function,
-            *arguments,
-            key=task.key,
-            priority=task.priority,
-            resources=self.route.resources(lane) or None,
-            pure=False,
-        )
-        self._flying[future] = (lane, task.item)
+        self._waiting.append((lane, task))
         self._count[lane] += 1
-        future.add_done_callback(self._over.put)
+
+    def _depart(self) -> None:
+        """Give the tasks that were added to Dask, all of a kind in one message."""
+        kinds: dict[tuple[Any, ...], list[Task[Item]]] = {}
+        for lane, task in self._waiting:
+            kind = (lane, task.call[0], len(task.call))
+            kinds.setdefault(kind, []).append(task)
+        self._waiting = []
+        for (lane, function, _), tasks in kinds.items():
+            futures = self._client.map(
+                function,
+                *map(list, zip(*(task.call[1:] for task in tasks), strict=True)),
+                key=[task.key for task in tasks],
+                resources=self.route.resources(lane) or None,
+                pure=False,
+            )
+            for future, task in zip(futures, tasks, strict=True):
+                self._flying[future] = (lane, task.item)
+                future.add_done_callback(self._over.put)
 
     def landed(self) -> list[Landed[Item]]:
         """Wait until tasks are over, and take them.
@@ -133,29 +143,26 @@ class Flight(Generic[Item]):
             UnavailableError: if the connection to the scheduler is lost, or there is nobody any
                 more who can do what is left.
         """
-        assert self._flying
+        self._depart()
         found: list[Landed[Item]] = []
-        while not found:
+        while not found and self._flying:
             futures = self._next()
             values = self._gather([f for f in futures if f.status == "finished"])
             found += [self._land(f, values.get(f)) for f in futures if f in self._flying]
             if time.monotonic() - self._looked > LOOK_EVERY_S:
-                self._stranded += self.look()
-            found += self._stranded
-            self._stranded = []
+                self.look()
         return found
 
     def _next(self) -> list[Future[Any]]:
-        """What is over by now; waits a little for the first."""
+        """What is over by now; waits a little for the first, and for what comes with it."""
         futures: list[Future[Any]] = []
         try:
-            future = self._over.get(timeout=LOOK_EVERY_S)
+            futures.append(self._over.get(timeout=LOOK_EVERY_S))
+            time.sleep(SETTLE_S)
             while True:
-                if future in self._flying:
-                    futures.append(future)
-                future = self._over.get_nowait()
+                futures.append(self._over.get_nowait())
         except Empty:
-            return futures
+            return [future for future in futures if future in self._flying]
 
     def _gather(self, done: list[Future[Any]]) -> dict[Future[Any], Any]:
         """What they returned, all in one message; without those that are not there any more.
@@ -171,7 +178,7 @@ class Flight(Generic[Item]):
             try:
                 values = asked.result(timeout=LOOK_EVERY_S)
             except TimeoutError:
-                self._stranded += self.look()
+                self.look()
                 continue
             except OSError as error:
                 raise UnavailableError(LOST) from error
@@ -194,12 +201,8 @@ class Flight(Generic[Item]):
             return Landed(item, lost=True)
         raise UnavailableError(LOST)
 
-    def look(self) -> list[Landed[Item]]:
+    def look(self) -> None:
         """Ask who is there.
-
-        Returns:
-            Tasks that were waiting for workers that are all gone. Others have come, but Dask tried
-            these before the others had said what they are for, and does not try again.
 
         Raises:
             UnavailableError: if a lane with work has had no worker for too long.
@@ -209,24 +212,13 @@ class Flight(Generic[Item]):
         except OSError as error:
             raise UnavailableError(LOST) from error
         self._looked = now = time.monotonic()
-        stranded: list[Landed[Item]] = []
-        for lane, before in self._slots.items():
+        for lane in self._slots:
             there = self.route.slots(lane, census)
             if there or not self._count[lane]:
                 self._seen[lane] = now
             elif now - self._seen.setdefault(lane, now) > self._wait_s:
                 raise UnavailableError(_nobody(lane, self.route, self._wait_s))
-            if there and not before.keys() & there.keys():
-                stranded += self._recall(lane)
             self._slots[lane] = there
-        return stranded
-
-    def _recall(self, lane: Lane) -> list[Landed[Item]]:
-        futures = [future for future, (where, _) in self._flying.items() if where == lane]
-        items = [Landed(self._flying.pop(future)[1], lost=True) for future in futures]
-        self._count[lane] -= len(futures)
-        self._client.cancel(futures)
-        return items
 
     def all_of(self, tasks: Iterable[Task[Item]], retries: int) -> dict[Item, Any]:
         """Run a few tasks, all at once, and wait for all.
@@ -266,8 +258,9 @@ class Flight(Generic[Item]):
         """Forget what is in flight."""
         if self._flying:
             self._client.cancel(list(self._flying))
-            self._flying.clear()
-            self._count.clear()
+        self._flying.clear()
+        self._waiting.clear()
+        self._count.clear()
 
 
 def _nobody(lane: Lane, route: Route, wait_s: float) -> str:
