@@ -15,12 +15,15 @@ from typing import Any
 
 import pytest
 
+from tests.stores.conftest import validate
 from tilemap.nightly.inspection import check
 from tilemap.nightly.ledger import Ledger
 from tilemap.stores.catalog_check import check_tree
+from tilemap.stores.catalog_tree import read_tree
 
 from .pixel_model import make_pixel_model
 
+__all__ = ["validate"]
 pytestmark = pytest.mark.slow
 
 FIRST = ("1985", "1990", "1995", "2000")
@@ -193,6 +196,17 @@ def test_catalog_names_what_was_delivered(undisturbed: Any) -> None:
     assert [link["title"][:4] for link in sources] == [*FIRST, "2005"]
     for link in sources:
         assert ((root / "pucallpa" / change).parent / link["href"]).resolve().is_file()
+
+
+def test_catalog_is_valid_stac(undisturbed: Any, validate: Any) -> None:
+    """Catalog, collection and every item that is named, by stac-validator, without the network."""
+    root = undisturbed[0].parent / "out" / "products"
+    tree = read_tree(root)
+    values = [tree.catalog, *tree.collections.values(), *(one.item for one in tree.items)]
+    assert len(values) == 8
+    assert [fault for value in values for fault in validate(value)] == []
+    broken = {**tree.items[0].item, "geometry": None}
+    assert validate(broken)
 
 
 def test_extended_series_is_that_of_all_dates(
