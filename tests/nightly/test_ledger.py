@@ -276,6 +276,17 @@ def test_the_files_of_quarantines_are_made_to_agree(ledger: Ledger) -> None:
     assert values == {f"{n}.json": quarantine_to_json(quarantine(n)) for n in ("a", "b")}
 
 
+def test_a_quarantine_that_cannot_be_written_is_not_known(ledger: Ledger) -> None:
+    """File and row, or neither."""
+    (ledger.root / "quarantine").write_text("in the way")
+    with pytest.raises(StoreError, match="cannot be written"):
+        ledger.quarantine(quarantine())
+    assert ledger.quarantined("pucallpa", "map", "1985") is None
+    (ledger.root / "quarantine").unlink()
+    ledger.quarantine(quarantine())
+    assert ledger.quarantined("pucallpa", "map", "1985") == quarantine()
+
+
 OFFSETS = st.integers(-14 * 60, 14 * 60).map(lambda m: timezone(timedelta(minutes=m)))
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),

@@ -146,14 +146,14 @@ class Database:
         """Whether the file that was opened is still the one that lies there."""
         return self._inode is None or inode_of(self.path) == self._inode
 
-    def read(self, sql: str, *values: object) -> list[sqlite3.Row]:
-        """Rows of a query."""
+    def read(self, sql: str, *values: object, **named: object) -> list[sqlite3.Row]:
+        """Rows of a query; ``?`` in it are values, ``:name`` are named ones."""
         with self._mutex, told(self.path):
-            return self._connection.execute(sql, values).fetchall()
+            return self._connection.execute(sql, named or values).fetchall()
 
-    def row(self, sql: str, *values: object) -> sqlite3.Row | None:
+    def row(self, sql: str, *values: object, **named: object) -> sqlite3.Row | None:
         """First row of a query."""
-        rows = self.read(sql, *values)
+        rows = self.read(sql, *values, **named)
         return rows[0] if rows else None
 
     def write(self, sql: str, *values: object) -> sqlite3.Cursor:
@@ -204,11 +204,18 @@ def inode_of(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def connect(path: Path, mode: str | None) -> sqlite3.Connection:
-    """In autocommit mode; a database in memory if there is no mode."""
+def connect(path: Path, mode: str | None, busy_s: float | None = None) -> sqlite3.Connection:
+    """A connection in autocommit mode.
+
+    Args:
+        path: of the file.
+        mode: ``ro``, ``rw``, ``rwc``; None for a database in memory.
+        busy_s: how long it waits for another writer [default: ``BUSY_S``].
+    """
     uri = ":memory:" if mode is None else f"{path.absolute().as_uri()}?mode={mode}"
+    timeout = BUSY_S if busy_s is None else busy_s
     return sqlite3.connect(
-        uri, uri=True, isolation_level=None, timeout=BUSY_S, check_same_thread=False
+        uri, uri=True, isolation_level=None, timeout=timeout, check_same_thread=False
     )
 
 

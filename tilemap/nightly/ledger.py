@@ -154,7 +154,8 @@ class Ledger:
     def scenes(self, area: str | None = None) -> list[SceneRow]:
         """All scenes, by area, day and id."""
         rows = self.database.read(
-            "SELECT * FROM scene WHERE ?1 IS NULL OR area = ?1 ORDER BY area, day, id", area
+            "SELECT * FROM scene WHERE :area IS NULL OR area = :area ORDER BY area, day, id",
+            area=area,
         )
         return [scene_of(row) for row in rows]
 
@@ -274,9 +275,9 @@ class Ledger:
         """The last attempts, the newest first."""
         rows = self.database.read(
             "SELECT attempt.*, pass.id AS pass_id FROM attempt JOIN pass ON pass.seq = pass"
-            " WHERE (?1 IS NULL OR area = ?1) AND (?2 IS NULL OR kind = ?2)"
-            " AND (?3 IS NULL OR attempt.id = ?3) ORDER BY attempt.seq DESC LIMIT ?4",
-            area, kind, key, last,
+            " WHERE (:area IS NULL OR area = :area) AND (:kind IS NULL OR kind = :kind)"
+            " AND (:key IS NULL OR attempt.id = :key) ORDER BY attempt.seq DESC LIMIT :last",
+            area=area, kind=kind, key=key, last=last,
         )  # fmt: skip
         return [attempt_of(row, self._steps(row["seq"])) for row in rows]
 
@@ -288,9 +289,10 @@ class Ledger:
         """Whether anything is recorded of an area, or of one key of it."""
         tables = ("scene", "attempt", "product", "quarantine")
         any_of = " UNION ALL ".join(
-            f"SELECT 1 FROM {table} WHERE area = ?1 AND (?2 IS NULL OR id = ?2)" for table in tables
+            f"SELECT 1 FROM {table} WHERE area = :area AND (:key IS NULL OR id = :key)"
+            for table in tables
         )
-        return self.database.row(f"{any_of} LIMIT 1", area, key) is not None
+        return self.database.row(f"{any_of} LIMIT 1", area=area, key=key) is not None
 
     # --- products ------------------------------------------------------------------------------
 
@@ -307,9 +309,9 @@ class Ledger:
             area: only of this one.
         """
         rows = self.database.read(
-            "SELECT * FROM product WHERE NOT removed AND (?1 IS NULL OR listed = ?1)"
-            " AND (?2 IS NULL OR area = ?2) ORDER BY area, kind, day, id, rowid",
-            listed, area,
+            "SELECT * FROM product WHERE NOT removed AND (:listed IS NULL OR listed = :listed)"
+            " AND (:area IS NULL OR area = :area) ORDER BY area, kind, day, id, rowid",
+            listed=listed, area=area,
         )  # fmt: skip
         return [product_of(row) for row in rows]
 

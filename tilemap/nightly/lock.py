@@ -23,7 +23,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -42,6 +42,16 @@ WATCHED_BEATS = 3
 """Periods without a beat after which a holder that cannot be judged otherwise is dead."""
 _ALL_PROCESSES = "pid:[4026531836]"
 """The kernel's first PID namespace: here a host name is a machine's, not a container's."""
+
+
+_BEATING = threading.Lock()
+"""Held during a heartbeat: a fork in the middle of one would leave SQLite's locks locked for ever
+in the child."""
+os.register_at_fork(
+    before=_BEATING.acquire,
+    after_in_parent=_BEATING.release,
+    after_in_child=_BEATING.release,
+)
 
 
 class LostLockError(BusyError):
@@ -334,19 +344,21 @@ def _beat(
     stop: threading.Event,
 ) -> None:
     """Tell again and again that the holder lives, by a connection of its own."""
-    with closing(connect(path, "rw")) as connection:
+    with _BEATING:
+        connection = connect(path, "rw", min(1.0, _period(lease_s)))
         # The driver's connection tidies up the log; two that do it at once have been a bug.
         connection.execute("PRAGMA wal_autocheckpoint = 0")
-        while not stop.wait(_period(lease_s)):
-            with suppress(sqlite3.DatabaseError):  # busy, or the disk is full: the next one
-                told = connection.execute(
-                    "UPDATE lock SET beat = beat + 1, heard = ?"
-                    " WHERE token = ? AND holder IS NOT NULL",
-                    (to_text(clock()), lock.token),
-                )
-                if told.rowcount == 0:
-                    lock.lost.set()
-                    return
+    while not stop.wait(_period(lease_s)):
+        with suppress(sqlite3.DatabaseError), _BEATING:  # busy, or a full disk: the next one
+            told = connection.execute(
+                "UPDATE lock SET beat = beat + 1, heard = ? WHERE token = ? AND holder IS NOT NULL",
+                (to_text(clock()), lock.token),
+            )
+            if told.rowcount == 0:
+                lock.lost.set()
+                break
+    with _BEATING:
+        connection.close()
 
 
 def _release(database: Database, lock: Lock) -> None:

@@ -18,15 +18,17 @@ def retry(
     Returns:
         (area, kind, id) of each that had something to forgive, in order.
     """
-    these = "(?1 IS NULL OR area = ?1) AND (?2 IS NULL OR id = ?2)"
+    these = "(:area IS NULL OR area = :area) AND (:key IS NULL OR id = :key)"
     failed = f"{these} AND counts AND status IN ('failed', 'partial')"
     with ledger.database.transaction() as connection:
         rows = ledger.database.read(
             f"SELECT area, kind, id FROM quarantine WHERE {these}"
             f" UNION SELECT area, kind, id FROM attempt WHERE {failed} ORDER BY 1, 2, 3",
-            area, key,
+            area=area, key=key,
         )  # fmt: skip
-        connection.execute(f"UPDATE attempt SET counts = 0 WHERE {failed}", (area, key))
+        connection.execute(
+            f"UPDATE attempt SET counts = 0 WHERE {failed}", {"area": area, "key": key}
+        )
         for row in rows:
             ledger.release(*row)
     return [(row["area"], row["kind"], row["id"]) for row in rows]
