@@ -83,6 +83,11 @@ def test_what_changed_is_told() -> None:
     assert why(decide(WORK, Book(product(digest="d0")), 3)) == "model or options changed"
 
 
+def test_what_was_forgotten_is_done_again() -> None:
+    """A person said so; the ledger tells it by an empty digest."""
+    assert why(decide(WORK, Book(product(digest="")), 3)) == "forgotten"
+
+
 def test_what_failed_is_tried_again() -> None:
     """Until it is set aside, which others do."""
     assert why(decide(WORK, Book(failures=2), 3)) == "tried again"

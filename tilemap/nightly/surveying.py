@@ -87,10 +87,11 @@ def _survey_area(
     if not problems:
         survey.seen[area.name] = {scene.id for scene in scenes}
     if write:
-        for scene in scenes:
-            ledger.see(scene, now)
-        if not problems:
-            ledger.gone(area.name, survey.seen[area.name], now)
+        with ledger.together():
+            for scene in scenes:
+                ledger.see(scene, now)
+            if not problems:
+                ledger.gone(area.name, survey.seen[area.name], now)
     try:
         models = model_identities(config, area)
     except ModelError as error:

@@ -136,6 +136,8 @@ def decide(work: Work, known: Known, attempts: int) -> Work | Quarantine | None:
 
 
 def _what_changed(work: Work, before: Product) -> str:
+    if not before.digest:
+        return "forgotten"
     if work.kind == "map":
         same = [dict(f) for f in work.fingerprint] == [dict(f) for f in before.fingerprint]
         return "model or options changed" if same else "inputs changed"
