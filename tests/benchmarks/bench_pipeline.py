@@ -29,11 +29,16 @@ from tilemap.models.registry import ModelRef
 BANDS = ("blue", "green", "red", "nir")
 
 
-def make_scene(path: Path, side: int) -> Path:
-    """Repeat the scene that ships with tilemap to side x side, mirrored so that no edge shows."""
+def make_scene(path: Path, side: int, number: int = 0) -> Path:
+    """Repeat the scene that ships with tilemap to side x side, mirrored so that no edge shows.
+
+    Args:
+        number: of its file: the bands of 10 m, or those of 20 m, of which half as many pixels are
+            as much ground.
+    """
     import rasterio
 
-    with rasterio.open(api.demo_scene()[0]) as file:
+    with rasterio.open(api.demo_scene()[number]) as file:
         image, profile, names = file.read(), file.profile, file.descriptions
         scales = file.scales
     rows, cols = image.shape[1:]

@@ -42,7 +42,8 @@ class Costs:
         read_s: reading and warping, seconds per million pixels.
         stitch_s: likewise.
         export_s: writing and verifying one product, likewise; one task for each product.
-        serial_s: of a scene, whatever its size: checks, stores, plugins, sidecars, report.
+        serial_s: of a scene, whatever its size: checks, stores, plugins, sidecars, report;
+            assumed, for it depends on how soon the workers have loaded the model.
         input_bytes: read per pixel of the scene.
         tile_bytes: of a patch in the tile store, per pixel of the scene.
         store_bytes: of predictions and map, per pixel.
@@ -52,15 +53,15 @@ class Costs:
 
     scheduler_s: float = 0.00075
     driver_s: float = 0.00045
-    read_s: float = 0.05
-    stitch_s: float = 0.12
-    export_s: float = 0.10
+    read_s: float = 0.25
+    stitch_s: float = 0.083
+    export_s: float = 0.033
     serial_s: float = 12.0
     input_bytes: float = 8.0
-    tile_bytes: float = 8.0
-    store_bytes: float = 3.0
+    tile_bytes: float = 10.0
+    store_bytes: float = 2.0
     tile_files: int = 3
-    store_files: int = 9
+    store_files: int = 11
 
 
 @dataclass(frozen=True)
@@ -271,16 +272,17 @@ def table(site: Site, costs: Costs) -> list[str]:
 
 def measure(side: int) -> Costs:
     """Constants of this machine from a real run; the model's own time left out."""
-    from bench_pipeline import make_model, make_scene
+    from bench_pipeline import make_scene
 
     from tilemap import api
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        make_model(folder / "model", 10, 8)
-        scene = make_scene(folder / "scene.tif", side)
+        scene = [
+            make_scene(folder / "fine.tif", side), make_scene(folder / "coarse.tif", side // 2, 1)
+        ]  # fmt: skip
         options: dict[str, Any] = {"core": CORE, "halo": HALO, "precision": "bfloat16"}
-        result = api.segment(scene, model=folder / "model", out=folder / "run", **options)
+        result = api.segment(scene, model=api.DEMO_MODEL, out=folder / "run", **options)
         record, mpx = result.record, side * side / 1e6
         steps, tiles = record["seconds"]["by_step"], record["tiles"]["count"]
         sizes = {
