@@ -113,7 +113,7 @@ def test_errors_come_back_from_a_scheduler(ground: Any, figures: Any, tmp_path: 
     path = write_geotiff(tmp_path / "bad.tif", bad[None], nodata=255)
     with (
         LocalCluster(
-            n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None
+            n_workers=1, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0"
         ) as cluster,
         Client(cluster),
     ):
