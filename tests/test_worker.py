@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 from distributed import Worker
 
+from tilemap import worker
 from tilemap.errors import StoreError
 from tilemap.geometry import Tile, TileGrid, Window
 from tilemap.models import registry
+from tilemap.models.keeping import ModelShelf
 from tilemap.models.protocol import Model
 from tilemap.models.recipe import Recipe
 from tilemap.models.registry import ModelRef
@@ -234,6 +236,7 @@ def test_a_model_is_loaded_once_by_each_process(
     context: RunContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many tiles it maps."""
+    monkeypatch.setattr(worker, "_shelf", ModelShelf())
     loads = []
     load = registry.load
     monkeypatch.setattr(registry, "load", lambda ref, *rest: loads.append(rest) or load(ref, *rest))
@@ -257,7 +260,7 @@ def test_every_member_is_loaded_once_and_their_mean_is_mapped(
     assert loads == list(members)
     got = context.maps.read_window("confidence", Window(0, 0, *GRID.scene))
     with spec.source.open() as reader:
-        _, want = map_in_memory(reader, context.model(), GRID)
+        _, want = map_in_memory(reader, context.model().model, GRID)
         _, alone = map_in_memory(reader, load_toy(first.card), GRID)
     np.testing.assert_array_equal(got, want)
     assert (got != alone).any()

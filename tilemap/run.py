@@ -37,7 +37,7 @@ from tilemap.stores.remote.place import Place, told
 from tilemap.stores.remote.publish import put_folder
 from tilemap.stores.tiles import TileStore
 from tilemap.tasks import Outcome, TaskWindow, Work
-from tilemap.worker import Receipt, RunPlugin, RunSpec, peak_memory
+from tilemap.worker import Receipt, RunPlugin, RunSpec, opened, peak_memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,45 +280,43 @@ def _execute(
         )
     if spec.ship:
         seed(client, spec.files)
-    plugin = RunPlugin(spec)
-    client.register_plugin(plugin)
-    kept = None if spec.probabilities is None else ProbabilityStore(spec.probabilities)
-    segmented, stitched = _resume(place, grid, spec.probabilities)
-    resumed = len(segmented) + len(stitched)
-    started = time.perf_counter()
-    pixels = sum(grid.core_window(tile).size for tile in segmented)
-    ahead = keep_tiles and route.tile
-    total = 2 * grid.size + ahead * (grid.size - len(segmented))
-    progress.begin(total, resumed, grid.scene[0] * grid.scene[1])
+    with opened(client, RunPlugin(spec)):
+        kept = None if spec.probabilities is None else ProbabilityStore(spec.probabilities)
+        segmented, stitched = _resume(place, grid, spec.probabilities)
+        resumed = len(segmented) + len(stitched)
+        started = time.perf_counter()
+        pixels = sum(grid.core_window(tile).size for tile in segmented)
+        ahead = keep_tiles and route.tile
+        total = 2 * grid.size + ahead * (grid.size - len(segmented))
+        progress.begin(total, resumed, grid.scene[0] * grid.scene[1])
 
-    def advance(receipt: Receipt) -> None:
-        done.receipts += 1
-        mapped = grid.core_window(receipt.tile).size if receipt.stage == "segment" else 0
-        progress.advance(receipt, mapped)
+        def advance(receipt: Receipt) -> None:
+            done.receipts += 1
+            mapped = grid.core_window(receipt.tile).size if receipt.stage == "segment" else 0
+            progress.advance(receipt, mapped)
 
-    before = client.run(time.process_time)
-    flight = make_flight(client, settings.cluster, route)
-    work = Work(
-        spec.name, grid, frozenset(segmented), frozenset(stitched),
-        None if order is None else tuple(order), ahead,
-    )  # fmt: skip
-    outcome = TaskWindow(flight, work, advance).run()
-    mapped = time.perf_counter() - started
-    progress.end()
-    progress.note("writing and verifying the products")
-    seam = _complete(place, grid, outcome, kept)
-    geobox, card = prepared.source.scene.geobox, prepared.model.card
-    profiles = make_profiles(geobox, card, seam, grid.halo, settings.uncertainty)
-    here = None if isinstance(place, Path) else MapStore(place / "map.zarr", grid)
-    products = write_products(flight, spec.name, directory.path, profiles, here)
-    if kept is not None and not isinstance(kept_in, Path):
-        fetch_folder(kept_in, directory.path / PROBABILITIES)
-    spent = time.perf_counter() - started
-    after = client.run(time.process_time)
-    # A worker that died takes its figure along; one that joined began at 0.
-    processor = sum(seconds - before.get(name, 0.0) for name, seconds in after.items())
-    peak = max([*outcome.peak_bytes.values(), *client.run(peak_memory).values()])
-    client.unregister_worker_plugin(plugin.name)
+        before = client.run(time.process_time)
+        flight = make_flight(client, settings.cluster, route)
+        work = Work(
+            spec.name, grid, frozenset(segmented), frozenset(stitched),
+            None if order is None else tuple(order), ahead,
+        )  # fmt: skip
+        outcome = TaskWindow(flight, work, advance).run()
+        mapped = time.perf_counter() - started
+        progress.end()
+        progress.note("writing and verifying the products")
+        seam = _complete(place, grid, outcome, kept)
+        geobox, card = prepared.source.scene.geobox, prepared.model.card
+        profiles = make_profiles(geobox, card, seam, grid.halo, settings.uncertainty)
+        here = None if isinstance(place, Path) else MapStore(place / "map.zarr", grid)
+        products = write_products(flight, spec.name, directory.path, profiles, here)
+        if kept is not None and not isinstance(kept_in, Path):
+            fetch_folder(kept_in, directory.path / PROBABILITIES)
+        spent = time.perf_counter() - started
+        after = client.run(time.process_time)
+        # A worker that died takes its figure along; one that joined began at 0.
+        processor = sum(seconds - before.get(name, 0.0) for name, seconds in after.items())
+        peak = max([*outcome.peak_bytes.values(), *client.run(peak_memory).values()])
     record = make_record(prepared, outcome, products, seam)
     record["memory"] = {"planned_bytes": prepared.plan.worker_bytes, "peak_bytes": peak}
     record["tasks"] = {

@@ -13,21 +13,22 @@ import os
 import resource
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from distributed import Worker, WorkerPlugin
+from distributed import Client, Worker, WorkerPlugin
 
 from tilemap.cluster.census import has_gpu
 from tilemap.cluster.shipping import Shipped, provide, serve
 from tilemap.cluster.versions import leave
-from tilemap.errors import DamagedError, StoreError
+from tilemap.errors import DamagedError, StoreError, UnavailableError
 from tilemap.geometry import Tile, TileGrid
 from tilemap.models.allocator import give_back_freed_memory
-from tilemap.models.protocol import Model
+from tilemap.models.keeping import HeldModel, ModelShelf
 from tilemap.scene import Scene
 from tilemap.stages.segment import segment_patch, standardise
 from tilemap.stages.stitch import stitch_tile
@@ -156,8 +157,8 @@ class RunContext:
         self.spec, self.worker = spec, worker
         self.values = tuple(c.value for c in spec.model.card.classes)
         self._local = threading.local()
-        self._model: Model | None = None
-        self._model_lock = threading.Lock()
+        self._held: HeldModel | None = None
+        self._lock = threading.Lock()
         self.predictions = PredictionStore(spec.stores / "predictions.zarr", spec.grid)
         self.maps = MapStore(spec.stores / "map.zarr", spec.grid)
         self.probabilities = None
@@ -177,15 +178,23 @@ class RunContext:
             reader = self._local.reader = self.spec.source.open()
         return reader
 
-    def model(self) -> Model:
-        """The model, or the models as one, loaded at the first call."""
-        with self._model_lock:
-            if self._model is None:
+    def model(self) -> HeldModel:
+        """The model, or the models as one, taken from the shelf at the first call."""
+        with self._lock:
+            if self._held is None:
                 backend = self.spec.backend
-                self._model = self.spec.model.load(
-                    backend.device, backend.precision, backend.threads, backend.engine
-                )
-            return self._model
+                self._held = _shelf.take(
+                    self.spec.model, backend.device, backend.precision, backend.threads,
+                    backend.engine,
+                )  # fmt: skip
+            return self._held
+
+    def close(self) -> None:
+        """Give the model back."""
+        with self._lock:
+            if self._held is not None:
+                _shelf.give_back(self._held)
+                self._held = None
 
     def patch(self, tile: Tile) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
         """Patch of a tile: from the tile store, or read from the scene and stored."""
@@ -224,11 +233,11 @@ class RunContext:
         card = self.spec.model.card
         standard = standardise(image, valid, self.scene, card)
         del image
-        model = self.model()
-        with self._model_lock:
+        held = self.model()
+        with held.lock:
             clock.lap("wait")
             prediction = segment_patch(
-                self.spec.grid, tile, standard, valid, model, self.predictions.uncertainty,
+                self.spec.grid, tile, standard, valid, held.model, self.predictions.uncertainty,
                 self.probabilities is not None,
             )  # fmt: skip
         clock.lap("segment")
@@ -270,14 +279,30 @@ class _Clock:
 
 
 _contexts: dict[str, RunContext] = {}
+_shelf = ModelShelf()
 
 
-def settle(worker: Worker, pin: bool) -> None:
-    """Bound GDAL's cache in a worker process; give it a core of its own where it is pinned."""
+def settle(worker: Worker, pin: bool, alone: bool) -> None:
+    """Bound GDAL's cache in a worker process; give it a core of its own where it is pinned.
+
+    Args:
+        worker: of the process.
+        pin: see ``RunSpec``.
+        alone: no other run is open in it, whose peak of memory would be lost.
+    """
+    if alone:
+        with contextlib.suppress(OSError):  # what an earlier run has needed is not this one's
+            Path("/proc/self/clear_refs").write_text("5")
     os.environ.setdefault("GDAL_CACHEMAX", str(GDAL_CACHE_MB))
     if pin and isinstance(worker.name, int) and hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {cores[worker.name % len(cores)]})
+
+
+class NamedPlugin(Protocol):
+    """A plugin that can be taken away again."""
+
+    name: str
 
 
 class RunPlugin(WorkerPlugin):
@@ -300,7 +325,7 @@ class RunPlugin(WorkerPlugin):
             raise
 
     async def _open(self, worker: Worker) -> None:
-        settle(worker, self.spec.pin)
+        settle(worker, self.spec.pin, not _contexts)
         spec, files = self.spec, self.spec.files
         segments = not spec.gpu or has_gpu(worker)
         if spec.ship:
@@ -311,11 +336,33 @@ class RunPlugin(WorkerPlugin):
         context = RunContext(spec, worker.address)
         if segments:
             context.model()
+        self.teardown(worker)  # of an earlier try
         _contexts[self.spec.name] = context
 
     def teardown(self, worker: Worker) -> None:
         """Called by Dask when the run is over."""
-        _contexts.pop(self.spec.name, None)
+        context = _contexts.pop(self.spec.name, None)
+        if context is not None:
+            context.close()
+
+
+@contextlib.contextmanager
+def opened(client: Client, plugin: NamedPlugin) -> Iterator[None]:
+    """A run open in every worker process of a cluster, and closed again, come what may.
+
+    Args:
+        client: of the cluster.
+        plugin: ``RunPlugin`` or one like it.
+    """
+    client.register_plugin(plugin)
+    try:
+        yield
+    except UnavailableError:
+        raise  # there is nobody to tell
+    except Exception:
+        client.unregister_worker_plugin(plugin.name)
+        raise
+    client.unregister_worker_plugin(plugin.name)
 
 
 def context_of(run: str) -> RunContext:

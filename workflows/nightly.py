@@ -13,11 +13,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from tilemap.nightly.telling import summary_lines
-
 from tilemap.errors import TilemapError
 from tilemap.nightly.config import load_config
 from tilemap.nightly.passing import PassRequest, run_pass
+from tilemap.nightly.telling import summary_lines
 
 CONFIG = Path(__file__).with_name("configs") / "nightly.toml"
 BUDGET_S = None  # seconds after which nothing new is begun; None for the configuration's

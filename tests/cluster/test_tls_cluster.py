@@ -136,7 +136,7 @@ class Events(Silent):
         def ready() -> bool:  # within, so that it travels as it is
             from tilemap import worker
 
-            return any(context._model is not None for context in worker._contexts.values())
+            return any(context._held is not None for context in worker._contexts.values())
 
         security = security_of(TlsFiles(**self._table["tls"]))
         deadline = time.monotonic() + 60

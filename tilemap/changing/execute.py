@@ -38,6 +38,7 @@ from tilemap.stores.core_store import CoreStore, LayerSpec
 from tilemap.stores.marks import Mark
 from tilemap.stores.masks import Rule
 from tilemap.stores.series import DateStore
+from tilemap.worker import opened
 
 
 @dataclass(frozen=True)
@@ -219,16 +220,14 @@ class _Run:
             f"change-{self.digest[:16]}-a", self.directory.stores.absolute(), grid, self.works,
             side, pins(prepared.settings.cluster), prepared.worker_bytes,
         )  # fmt: skip
-        plugin = ChangePlugin(spec)
-        self.client.register_plugin(plugin)
-        self._do(spec, "gather", missing)
-        self._blank_dates(stores)
-        registered = register(
-            self._do(spec, "register", blocks),
-            [work.iso for work in self.works],
-            prepared.settings.accept_misregistration,
-        )
-        self.client.unregister_worker_plugin(plugin.name)
+        with opened(self.client, ChangePlugin(spec)):
+            self._do(spec, "gather", missing)
+            self._blank_dates(stores)
+            registered = register(
+                self._do(spec, "register", blocks),
+                [work.iso for work in self.works],
+                prepared.settings.accept_misregistration,
+            )
         method = method_of(prepared, stores)
         spec = dataclasses.replace(
             spec, name=f"{spec.name[:-1]}b", method=method, moves=registered.moves,
@@ -236,12 +235,8 @@ class _Run:
             values=tuple(c.value for c in prepared.classes),
         )  # fmt: skip
         self._change_store(registered.record())
-        plugin = ChangePlugin(spec)
-        self.client.register_plugin(plugin)
-        try:
+        with opened(self.client, ChangePlugin(spec)):
             return self._compare(spec, registered.record(), started, total)
-        finally:
-            self.client.unregister_worker_plugin(plugin.name)
 
     def _compare(
         self, spec: ChangeSpec, registration: list[dict[str, Any]], started: float, total: int

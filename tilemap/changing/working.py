@@ -236,7 +236,7 @@ class ChangePlugin(WorkerPlugin):
 
     def setup(self, worker: Worker) -> None:
         """Called by Dask in each worker."""
-        settle(worker, self.spec.pin)
+        settle(worker, self.spec.pin, not _contexts.known)
         _contexts.known[self.spec.name] = ChangeContext(self.spec)
 
     def teardown(self, worker: Worker) -> None:
