@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -299,13 +299,13 @@ def settle(worker: Worker, pin: bool, alone: bool) -> None:
         os.sched_setaffinity(0, {cores[worker.name % len(cores)]})
 
 
-class NamedPlugin(Protocol):
+class NamedPlugin(WorkerPlugin):
     """A plugin that can be taken away again."""
 
     name: str
 
 
-class RunPlugin(WorkerPlugin):
+class RunPlugin(NamedPlugin):
     """Opens a run in every worker process, those that join later included.
 
     Those that segment load the model.
