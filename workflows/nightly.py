@@ -15,7 +15,8 @@ from pathlib import Path
 
 from tilemap.errors import TilemapError
 from tilemap.nightly.config import load_config
-from tilemap.nightly.passing import PassRequest, run_pass
+from tilemap.nightly.passing import run_pass
+from tilemap.nightly.request import PassRequest
 from tilemap.nightly.telling import summary_lines
 
 CONFIG = Path(__file__).with_name("configs") / "nightly.toml"

@@ -17,7 +17,8 @@ from tilemap.nightly import passing
 from tilemap.nightly.config import parse_config
 from tilemap.nightly.doing import Made
 from tilemap.nightly.facts import PassOutcome
-from tilemap.nightly.passing import PassRequest, run_pass
+from tilemap.nightly.passing import run_pass
+from tilemap.nightly.request import PassRequest
 from tilemap.nightly.works import Work
 from tilemap.stores.landcover_item import landcover_item
 

@@ -13,7 +13,8 @@ import pytest
 from tests.stores.remote.conftest import Cloud, _cloud, cloud
 from tilemap.nightly.config import parse_config
 from tilemap.nightly.facts import PassOutcome
-from tilemap.nightly.passing import PassRequest, run_pass
+from tilemap.nightly.passing import run_pass
+from tilemap.nightly.request import PassRequest
 from tilemap.stores.remote import publish
 
 from .conftest import Nights

@@ -212,8 +212,9 @@ def test_catalog_is_valid_stac(undisturbed: Any, validate: Any) -> None:
 def test_extended_series_is_that_of_all_dates(
     undisturbed: Any, data: Path, model: Path, tmp_path: Path
 ) -> None:
-    """One night with all five dates gives the same rasters as two."""
+    """One night with all five dates, two of them at a time, gives the same rasters as two."""
     config = begin(tmp_path / "at-once", data, model)
+    config.write_text(CONFIG.replace("[nightly]", "[nightly]\ntogether = 2"))
     bring(config.parent, data, "2005")
     night(config, 0)
     assert rasters(config.parent / "out") == rasters(undisturbed[0].parent / "out")

@@ -40,7 +40,8 @@ def nightly(
     """
     from tilemap.cli.progress import ConsoleProgress
     from tilemap.nightly.config import load_config
-    from tilemap.nightly.passing import PassRequest, run_pass
+    from tilemap.nightly.passing import run_pass
+    from tilemap.nightly.request import PassRequest
     from tilemap.nightly.telling import summary_lines
 
     signal.signal(signal.SIGTERM, _stop)

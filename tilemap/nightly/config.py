@@ -171,6 +171,8 @@ class NightlyTable(_Table):
     """After which no new scene and no new series is begun."""
     settle: Duration = 120.0
     """A file younger than this is still being copied, unless an earlier pass saw the same."""
+    together: Annotated[int, Field(ge=1, le=100)] = 1
+    """Scenes of one model that are mapped at a time, on the same workers."""
     attempts: Annotated[int, Field(ge=1, le=100)] = 3
     """Passes that try a scene whose failure may pass, before it is quarantined."""
     stores: str | None = None

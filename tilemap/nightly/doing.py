@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -84,6 +85,7 @@ class PassCluster:
         self._table = config.cluster
         self._open = ExitStack()
         self._client: Client | None = None
+        self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
         return self
@@ -102,12 +104,12 @@ class PassCluster:
         Raises:
             ClusterLostError: if there is no cluster to be had.
         """
-        if self._client is None:
-            from tilemap.cluster import connect
+        from tilemap.cluster import connect
 
-            with naming_cluster(TilemapError):
+        with self._lock, naming_cluster(TilemapError):
+            if self._client is None:
                 self._client = self._open.enter_context(connect(self._table.settings()))
-        return self._client
+            return self._client
 
 
 @contextmanager

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from tilemap.errors import (
     EXIT_OK,
@@ -21,18 +19,19 @@ from tilemap.errors import (
     SceneError,
     TilemapError,
     UnavailableError,
-    UsageError,
 )
 from tilemap.nightly.cataloging import PARQUET, sync_catalog, sync_parquet
-from tilemap.nightly.config import AreaTable, NightlyConfig
-from tilemap.nightly.doing import PassCluster, do_work
-from tilemap.nightly.facts import CHANGE_ID, Done, PassOutcome, Product, Quarantine, Waiting
+from tilemap.nightly.config import AreaTable
+from tilemap.nightly.doing import Made, PassCluster, do_work
+from tilemap.nightly.facts import CHANGE_ID, Done, PassOutcome, Product, Quarantine
+from tilemap.nightly.hands import Ended, Hands
 from tilemap.nightly.ledger import Ledger
 from tilemap.nightly.lock import Lock, LostLockError, acquire
 from tilemap.nightly.mirroring import mirror
-from tilemap.nightly.places import Places, title_of
+from tilemap.nightly.places import Places, free_id, title_of
 from tilemap.nightly.publishing import publish
 from tilemap.nightly.recovery import recover
+from tilemap.nightly.request import PassRequest, tell_only
 from tilemap.nightly.retention import remove_run, retain, stale_runs
 from tilemap.nightly.surveying import Survey, survey, survey_series
 from tilemap.nightly.telling import PassLog, outcome_record, tell_all
@@ -41,46 +40,9 @@ from tilemap.nightly.works import Work
 from tilemap.record import versions
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from tilemap.progress import Progress
+    pass
 
 End = Literal["ok", "partial", "failed", "over"]
-
-
-@dataclass(frozen=True)
-class PassRequest:
-    """What a person asks of one pass, besides the configuration.
-
-    Args:
-        config: of the passes.
-        file: where it stands, for reports.
-        areas: names of the areas to look at; empty for all.
-        budget_s: seconds after which nothing new is begun; None for the configuration's.
-        dry: only tell what would be done.
-        console: for the human log; None for standard error.
-        bar: shows one run on it, such as ``ConsoleProgress``; None for a line now and then.
-    """
-
-    config: NightlyConfig
-    file: str
-    areas: tuple[str, ...] = ()
-    budget_s: float | None = None
-    dry: bool = False
-    console: Console | None = field(default=None, repr=False)
-    bar: Callable[[Console], Progress] | None = field(default=None, repr=False)
-
-    @property
-    def chosen(self) -> tuple[AreaTable, ...]:
-        """The areas to look at.
-
-        Raises:
-            UsageError: if there is none of that name.
-        """
-        known = {area.name: area for area in self.config.areas}
-        if odd := [name for name in self.areas if name not in known]:
-            raise UsageError(f"--area must be one of {', '.join(known)}, got {odd[0]!r}")
-        return tuple(area for name, area in known.items() if not self.areas or name in self.areas)
 
 
 def run_pass(request: PassRequest) -> PassOutcome:
@@ -97,7 +59,7 @@ def run_pass(request: PassRequest) -> PassOutcome:
     places = Places(request.config.root.absolute())
     areas = request.chosen
     if request.dry:
-        return _dry(request, places, areas)
+        return tell_only(request, places, areas)
     try:
         places.root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -107,38 +69,6 @@ def run_pass(request: PassRequest) -> PassOutcome:
         acquire(ledger, request.config.nightly.lease) as lock,
     ):
         return _Pass(request, places, areas, ledger, lock).run()
-
-
-def _dry(request: PassRequest, places: Places, areas: Sequence[AreaTable]) -> PassOutcome:
-    started, clock = datetime.now(UTC), time.monotonic()
-    with Ledger.peek(places.ledger) as ledger:
-        found = survey(request.config, areas, ledger, started, write=False)
-        waiting = [work.waiting for work in found.maps]
-        busy = {work.area for work in found.maps}
-        set_aside = ledger.quarantines()
-        for area in areas:
-            if area.name in busy and area.series:
-                waiting.append(Waiting(area.name, "change", CHANGE_ID, None, "after its scenes"))
-                continue
-            with contextlib.suppress(ModelError):  # told among the problems
-                work = survey_series(request.config, area, ledger, places, found)
-                if isinstance(work, Work):
-                    waiting.append(work.waiting)
-    return PassOutcome(
-        id=_stamp(started), root=str(places.root), config=request.file, host=socket.gethostname(),
-        started=started, ended=datetime.now(UTC), seconds=time.monotonic() - clock, status="ok",
-        exit_code=EXIT_OK, skipped=found.skipped, copying=tuple(found.copying),
-        waiting=tuple(waiting), quarantined=tuple(set_aside), problems=tuple(found.problems),
-        notes=tuple(found.notes), dry=True,
-    )  # fmt: skip
-
-
-def _stamp(moment: datetime) -> str:
-    return moment.strftime("%Y%m%dT%H%M%SZ")
-
-
-class _OverError(Exception):
-    """The time budget has ended."""
 
 
 class _Pass:
@@ -157,9 +87,11 @@ class _Pass:
         self.started, self.clock = datetime.now(UTC), time.monotonic()
         self.id = free_id(places, self.started)
         log = places.logs / f"{self.id}.jsonl"
-        self.log = PassLog(log, self.id, request.console, request.bar)
+        bar = request.bar if self.config.nightly.together == 1 else None  # a terminal has one
+        self.log = PassLog(log, self.id, request.console, bar)
         self.survey = Survey()
         self.pending: list[Work] = []
+        self.running: dict[tuple[str, str, str], Trial] = {}
         self.done: list[Done] = []
         self.removed: list[str] = []
         budget = request.budget_s
@@ -219,29 +151,62 @@ class _Pass:
 
     def _work(self) -> End:
         """Do it, until it is done or the time budget ends."""
-        try:
-            with self.cluster:
-                self._do_all()
-        except _OverError:
+        with self.cluster, Hands(self.config.nightly.together, self._perform) as hands:
+            try:
+                self._do_all(hands)
+            except BaseException as error:
+                for trial in self.running.values():
+                    with contextlib.suppress(TilemapError):  # the first error is the one to tell
+                        self._finish(trial, trial.done("interrupted", error))
+                raise
+        if self.pending:
             self.log.event("over", text="the time budget has ended; the rest waits")
             return "over"
         return "ok"
 
-    def _do_all(self) -> None:
+    def _do_all(self, hands: Hands) -> None:
         """Map the scenes; each area's dates are compared as soon as its scenes are done."""
         left = Counter(work.area for work in self.pending)
         waiting = {area.name: area for area in self.areas}
-        while self.pending:
-            work = self.pending[0]
-            self._do(work)
-            self.pending.remove(work)
-            left[work.area] -= 1
-            if not left[work.area]:
-                self._series(waiting.pop(work.area))
-        for area in waiting.values():
-            self._series(area)
+        while True:
+            while self.pending and not self._over() and self._fits(self.pending[0], hands):
+                self._begin(self.pending.pop(0), hands)
+            if hands.busy:
+                ended = hands.wait()
+                self._end(ended)
+                if ended.work.kind == "map":
+                    left[ended.work.area] -= 1
+                area = ended.work.area
+            elif waiting and not self.pending:
+                area = next(iter(waiting))
+            else:
+                return
+            if not left[area] and area in waiting:
+                self._series(waiting.pop(area))
+
+    def _over(self) -> bool:
+        return self.budget is not None and time.monotonic() - self.clock >= self.budget
+
+    def _fits(self, work: Work, hands: Hands) -> bool:
+        """Whether it can be begun beside what is being done, in the memory that was planned.
+
+        Scenes share their workers if they share their model; a series has them for itself.
+        """
+        if not hands.busy:
+            return True
+        together = {self._model_of(one) for one in (work, *hands.busy)}
+        return hands.free and len(together) == 1 and None not in together
+
+    def _model_of(self, work: Work) -> tuple[Any, ...] | None:
+        if work.kind == "change":
+            return None
+        area = self.config.area(work.area)
+        options = self.config.segment_options(area)
+        how = (options.get(name) for name in ("device", "precision", "engine", "tta"))
+        return (self.config.models(area), *how)
 
     def _series(self, area: AreaTable) -> None:
+        """See whether the dates of an area are to be compared now."""
         try:
             work = survey_series(self.config, area, self.ledger, self.places, self.survey)
         except ModelError:
@@ -251,58 +216,66 @@ class _Pass:
         elif work is None:
             self.survey.skipped += self.ledger.product(area.name, "change", CHANGE_ID) is not None
         else:
-            self.pending.append(work)
-            self._do(work)
-            self.pending.remove(work)
+            self.pending.insert(0, work)
 
-    def _do(self, work: Work) -> None:
-        """One piece of work, from begun to published; one that fails is told, the rest goes on.
+    def _begin(self, work: Work, hands: Hands) -> None:
+        """Begin one piece of work.
 
         Raises:
-            TilemapError: if nothing else could be done either: no cluster, no room, no lock.
+            LostLockError: if the lock was taken over.
         """
-        if self.budget is not None and time.monotonic() - self.clock >= self.budget:
-            raise _OverError
         self.lock.verify()
-        trial = Trial(work, datetime.now(UTC), time.monotonic())
-        attempt = self.ledger.start(
-            self.id, work.area, work.kind, work.id, work.digest, trial.started
-        )
+        now = datetime.now(UTC)
+        attempt = self.ledger.start(self.id, work.area, work.kind, work.id, work.digest, now)
+        self.running[work.area, work.kind, work.id] = Trial(attempt, work, now, time.monotonic())
         name = title_of(work.kind, work.area, work.id)
         self.log.event(
             "begin", text=f"{name}: {work.why}", area=work.area, kind=work.kind, id=work.id,
             digest=work.digest, why=work.why,
         )  # fmt: skip
+        hands.begin(work)
+
+    def _perform(self, work: Work) -> Made:
+        """Do it; called in any thread, so that the ledger is left alone."""
         told = self.log.progress(work.area, work.kind, work.id)
+        return do_work(work, self.config, self.places, self.cluster, told)
+
+    def _end(self, ended: Ended) -> None:
+        """Publish what was done; what failed is told, and the rest goes on.
+
+        Raises:
+            TilemapError: if nothing else could be done either: no cluster, no room, no lock.
+        """
+        work = ended.work
+        trial = self.running[work.area, work.kind, work.id]
         try:
-            made = do_work(work, self.config, self.places, self.cluster, told)
-            product = publish(work, made, self.config, self.places, self.ledger, self.lock)
+            if ended.made is None:
+                assert ended.error is not None
+                raise ended.error
+            product = publish(work, ended.made, self.config, self.places, self.ledger, self.lock)
         except TilemapError as error:
             if ends_pass(error):
-                self._finish(attempt, trial.done("interrupted", error))
                 raise
-            self._failed(attempt, trial, error)
+            self._failed(trial, error)
         except Exception as error:
             self.log.event("bug", "error", traceback=traceback.format_exc())
             text = f"a bug in tilemap: {type(error).__name__}: {error}"
-            self._failed(attempt, trial, TilemapError(text))
-        except BaseException as error:
-            self._finish(attempt, trial.done("interrupted", error))
-            raise
+            self._failed(trial, TilemapError(text))
         else:
             self.ledger.release(work.area, work.kind, work.id)
-            self._finish(attempt, trial.made(made, product))
+            self._finish(trial, trial.made(ended.made, product))
             self._clear(work, product)
+        del self.running[work.area, work.kind, work.id]
 
-    def _failed(self, attempt: int, trial: Trial, error: TilemapError) -> None:
+    def _failed(self, trial: Trial, error: TilemapError) -> None:
         """Tell of work that failed; set it aside where another try would be in vain."""
         work = trial.work
         before = self.ledger.failures(work.area, work.kind, work.id, work.digest)
         in_vain = isinstance(error, SceneError) or before + 1 >= self.config.nightly.attempts
         if isinstance(error, UnavailableError | BusyError) or not in_vain:
-            self._finish(attempt, trial.done("failed", error))
+            self._finish(trial, trial.done("failed", error))
             return
-        self._finish(attempt, trial.done("quarantined", error))
+        self._finish(trial, trial.done("quarantined", error))
         self.ledger.quarantine(
             Quarantine(
                 work.area,
@@ -316,10 +289,10 @@ class _Pass:
             )
         )
 
-    def _finish(self, attempt: int, done: Done) -> None:
+    def _finish(self, trial: Trial, done: Done) -> None:
         self.done.append(done)
         self.ledger.finish(
-            attempt, done.status, datetime.now(UTC), done.error, done.exit_code, done.seconds,
+            trial.attempt, done.status, datetime.now(UTC), done.error, done.exit_code, done.seconds,
             done.pixels, done.steps,
         )  # fmt: skip
         name = title_of(done.kind, done.area, done.id)
@@ -380,7 +353,10 @@ class _Pass:
             done=tuple(self.done),
             skipped=self.survey.skipped,
             copying=tuple(self.survey.copying),
-            waiting=tuple(w.waiting for w in self.pending if not self._tried(w)),
+            waiting=tuple(
+                work.waiting
+                for work in (*(trial.work for trial in self.running.values()), *self.pending)
+            ),
             quarantined=tuple(self.ledger.quarantines()),
             problems=tuple(self.survey.problems),
             removed=tuple(self.removed),
@@ -390,12 +366,6 @@ class _Pass:
             currency=tell.currency,
         )
 
-    def _tried(self, work: Work) -> bool:
-        return any(
-            (d.area, d.kind, d.id) == (work.area, work.kind, work.id) and d.status != "interrupted"
-            for d in self.done
-        )
-
     def _tell(self, outcome: PassOutcome) -> None:
         record = outcome_record(outcome)
         try:
@@ -403,13 +373,3 @@ class _Pass:
         except TilemapError as error:  # such as a full disk, of which all others are told still
             self.log.event("ledger_failed", "error", f"error: {error}")
         tell_all(outcome, self.config.tell, self.places, self.log)
-
-
-def free_id(places: Places, started: datetime) -> str:
-    """The time it began; with a number if a clock that jumped back has brought it before."""
-    stamp, number = _stamp(started), 1
-    found = stamp
-    while (places.logs / f"{found}.jsonl").exists():
-        number += 1
-        found = f"{stamp}-{number}"
-    return found

@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from tilemap.nightly.facts import Kind
@@ -82,3 +83,18 @@ class Places:
 def title_of(kind: Kind, area: str, key: str) -> str:
     """What a person calls a piece of work: ``pucallpa/1985`` or ``pucallpa, change``."""
     return f"{area}/{key}" if kind == "map" else f"{area}, change"
+
+
+def stamp(moment: datetime) -> str:
+    """A moment as the id of a pass has it."""
+    return moment.strftime("%Y%m%dT%H%M%SZ")
+
+
+def free_id(places: Places, started: datetime) -> str:
+    """The time it began; with a number if a clock that jumped back has brought it before."""
+    first, number = stamp(started), 1
+    found = first
+    while (places.logs / f"{found}.jsonl").exists():
+        number += 1
+        found = f"{first}-{number}"
+    return found

@@ -22,8 +22,16 @@ from tilemap.nightly.works import Work
 
 @dataclass(frozen=True)
 class Trial:
-    """A piece of work that was begun."""
+    """A piece of work that was begun.
 
+    Args:
+        attempt: its number in the ledger.
+        work: what.
+        started: when.
+        clock: the same by a clock that nobody sets, seconds.
+    """
+
+    attempt: int
     work: Work
     started: datetime
     clock: float
