@@ -15,7 +15,7 @@ from tilemap import api
 from tilemap.directory import read_json, write_json
 from tilemap.nightly import passing
 from tilemap.nightly.config import parse_config
-from tilemap.nightly.doing import Made
+from tilemap.nightly.doing import Made, PassCluster
 from tilemap.nightly.facts import PassOutcome
 from tilemap.nightly.passing import run_pass
 from tilemap.nightly.request import PassRequest
@@ -156,4 +156,5 @@ def nights(tmp_path: Path, real_run: Path, monkeypatch: pytest.MonkeyPatch) -> N
     """A folder for passes whose runs are copies."""
     found = Nights(tmp_path, real_run)
     monkeypatch.setattr(passing, "do_work", found.do)
+    monkeypatch.setattr(PassCluster, "client", lambda self: None)
     return found

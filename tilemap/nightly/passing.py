@@ -170,7 +170,8 @@ class _Pass:
         waiting = {area.name: area for area in self.areas}
         while True:
             while self.pending and not self._over() and self._fits(self.pending[0], hands):
-                self._begin(self.pending.pop(0), hands)
+                self._begin(self.pending[0], hands)
+                self.pending.pop(0)
             if hands.busy:
                 ended = hands.wait()
                 self._end(ended)
@@ -223,8 +224,11 @@ class _Pass:
 
         Raises:
             LostLockError: if the lock was taken over.
+            ClusterLostError: if there is no cluster for several at a time.
         """
         self.lock.verify()
+        if self.config.nightly.together > 1:
+            self.cluster.client()  # Dask wants it opened by the thread that closes it
         now = datetime.now(UTC)
         attempt = self.ledger.start(self.id, work.area, work.kind, work.id, work.digest, now)
         self.running[work.area, work.kind, work.id] = Trial(attempt, work, now, time.monotonic())
