@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import sys
 import time
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,15 @@ echo "Submitted batch job $!"
 SCANCEL = """#!/bin/bash
 kill -TERM -- "-$1"
 """
+
+
+@pytest.fixture(autouse=True)
+def _closed() -> Iterator[None]:
+    """dask-jobqueue leaves its files of certificates open: they go here, and not in other tests."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 def _table(folder: Path, **more: Any) -> ClusterTable:
