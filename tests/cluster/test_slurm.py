@@ -25,8 +25,9 @@ from .machines import Authority
 pytest.importorskip("dask_jobqueue")
 
 SBATCH = """#!/bin/bash
-# Runs a job at once, as Slurm would: the last argument is its script.
-setsid bash "${@: -1}" > "$JOBS/out.$$" 2>&1 &
+# Runs a job at once, as Slurm would: the last argument is its script, of which it keeps a copy.
+cp "${@: -1}" "$JOBS/script.$$"
+setsid bash "$JOBS/script.$$" > "$JOBS/out.$$" 2>&1 &
 echo $! > "$JOBS/job.$!"
 echo "Submitted batch job $!"
 """
