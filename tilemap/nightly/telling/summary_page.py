@@ -185,7 +185,11 @@ def _quarantined(record: Record) -> str:
         for q in record["quarantined"]
     ]  # fmt: skip
     head = ("Scene", "Since", "Tries", "Why", "To try it again")
-    note = "Not tried again until its files change or the command releases it."
+    root = shlex.quote(record["root"])
+    note = (
+        "Not tried again until its files change or the command releases it; give it the root of "
+        f"the passes: --root {root}"
+    )
     return _section("Set aside", head, rows, note)
 
 
