@@ -187,8 +187,8 @@ def _quarantined(record: Record) -> str:
     head = ("Scene", "Since", "Tries", "Why", "To try it again")
     root = shlex.quote(record["root"])
     note = (
-        "Not tried again until its files change or the command releases it; give it the root of "
-        f"the passes: --root {root}"
+        "Not tried again until its files change or the command releases it, given the root: "
+        f"--root {root}"
     )
     return _section("Set aside", head, rows, note)
 
