@@ -19,7 +19,7 @@ from tilemap.nightly.passing import run_pass
 from tilemap.nightly.request import PassRequest
 from tilemap.nightly.telling import summary_lines
 
-CONFIG = Path(__file__).with_name("configs") / "nightly.toml"
+CONFIG = Path(__file__).with_suffix(".toml")
 BUDGET_S = None  # seconds after which nothing new is begun; None for the configuration's
 DRY_RUN = False  # True only tells what would be done
 

@@ -24,19 +24,18 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_the_script_maps_what_is_new(tmp_path: Path) -> None:
     """Script and configuration copied, a folder of files as a scene: mapped, then nothing new."""
     shutil.copy(WORKFLOWS / "nightly.py", tmp_path)
-    (tmp_path / "configs").mkdir()
-    config = tmp_path / "configs" / "nightly.toml"
-    shutil.copy(WORKFLOWS / "configs" / "nightly.toml", config)
+    config = tmp_path / "nightly.toml"
+    shutil.copy(WORKFLOWS / "nightly.toml", config)
     text = config.read_text().replace('kind = "local"', 'kind = "local"\nworkers = 2')
     config.write_text(text.replace("[nightly]", "[nightly]\nsettle = 0", 1))
-    scene = tmp_path / "configs" / "incoming" / "coast" / "virginia_20200101"
+    scene = tmp_path / "incoming" / "coast" / "virginia_20200101"
     scene.mkdir(parents=True)
     for path in demo_scene():
         shutil.copy(path, scene)
     done = run(tmp_path)
     assert done.returncode == 0, done.stderr
     assert "coast/virginia_20200101, new" in done.stdout
-    products = config.parent / "nightly" / "products" / "coast" / "virginia_20200101"
+    products = tmp_path / "nightly" / "products" / "coast" / "virginia_20200101"
     assert list(products.glob("*/landcover.tif"))
     again = run(tmp_path)
     assert again.returncode == 0, again.stderr
@@ -54,6 +53,6 @@ def test_the_script_says_what_is_wrong(tmp_path: Path) -> None:
 
 def test_the_configuration_that_ships(tmp_path: Path) -> None:
     """It can be read, and names what it says."""
-    config = load_config(WORKFLOWS / "configs" / "nightly.toml")
+    config = load_config(WORKFLOWS / "nightly.toml")
     assert config.areas[0].name == "coast"
     assert config.tell.price_per_hour == 0.40
