@@ -107,7 +107,7 @@ class StacTable(_Table):
     """``catalog.json`` or ``collection.json`` of a static catalog."""
     api: str | None = None
     collections: tuple[str, ...] = ()
-    bbox: Annotated[tuple[float, float, float, float], Field()] | None = None
+    bbox: tuple[float, float, float, float] | None = None
     """West, south, east, north, degrees."""
     query: Mapping[str, Any] = Field(default_factory=dict)
     """Of the API's query extension, such as ``{"eo:cloud_cover" = {lt = 20}}``."""

@@ -20,7 +20,7 @@ from tilemap.nightly.cataloging import sync_catalog
 from tilemap.nightly.config import NightlyConfig
 from tilemap.nightly.doing import Made
 from tilemap.nightly.facts import Product
-from tilemap.nightly.places import Places
+from tilemap.nightly.places import Places, title_of
 from tilemap.nightly.rows import product_to_json
 from tilemap.nightly.works import Work
 
@@ -52,17 +52,13 @@ def publish(
     except OSError as error:
         if isinstance(error, StoreError | OutputError):
             raise
+        name = title_of(work.kind, work.area, work.id)
         raise OutputError(
-            f"cannot publish {product_name(work)} into {places.products}: {error.strerror}"
+            f"cannot publish {name} into {places.products}: {error.strerror}"
         ) from error
     finally:
         shutil.rmtree(staged, ignore_errors=True)
     return product
-
-
-def product_name(work: Work) -> str:
-    """For a person."""
-    return f"{work.area}/{work.id}"
 
 
 def stage(work: Work, made: Made, places: Places, staged: Path, final: Path) -> Product:
