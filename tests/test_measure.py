@@ -14,6 +14,7 @@ import pytest
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
+import tilemap
 from tilemap import measure as measure_module
 from tilemap.errors import ModelError, TilemapError, UnavailableError
 from tilemap.measure import WORKER_SLACK_BYTES, Cost, Trial, measure, run_trial
@@ -22,6 +23,7 @@ from tilemap.models.recipe import Recipe
 from tilemap.models.registry import ModelRef
 from tilemap.scene import Band, Scene
 from tilemap.stages import segment
+from tilemap.testing import random_scene, write_geotiff
 
 pytest.importorskip("onnxruntime")
 
@@ -102,7 +104,7 @@ def test_a_damaged_record_is_measured_again(
     home: Path, trial: Trial, monkeypatch: pytest.MonkeyPatch, content: str
 ) -> None:
     """As after a crash; the answer of the process stands in its place afterwards."""
-    want = Cost("cpu", 1, 2.0, 3.0, 4.0)
+    want = Cost("cpu", 1, 2.0, 3.0)
     answer = json.dumps(dataclasses.asdict(want)).encode() + b"\n"
     done = subprocess.CompletedProcess([], 0, b"a library's greeting\n" + answer, b"")
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
@@ -113,13 +115,34 @@ def test_a_damaged_record_is_measured_again(
     assert Cost(**json.loads(kept.read_text())) == want
 
 
+def test_seconds_that_were_kept_choose_no_core(home: Path, tmp_path: Path) -> None:
+    """Whatever a machine has timed, for any model: the plan's estimate alone follows it."""
+    path = write_geotiff(
+        tmp_path / "s.tif",
+        random_scene((1200, 1300), bands=6),
+        names=registry.resolve("iplunet-cloud-6b").card.bands,
+        scale=1e-4,
+    )
+    before = tilemap.plan(path, model="iplunet-cloud-6b")
+    (kept,) = (home / "measured").iterdir()
+    figures = json.loads(kept.read_text())
+    for name in figures:
+        if "seconds" in name:
+            now = {**figures, name: figures[name] / 100}
+            kept.write_text(json.dumps(now))
+            after = tilemap.plan(path, model="iplunet-cloud-6b")
+            assert after.plan.grid == before.plan.grid
+            assert after.digest == before.digest
+    assert after.plan.seconds < before.plan.seconds
+
+
 def test_a_home_that_cannot_be_written_is_no_error(
     tmp_path: Path, trial: Trial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It only costs the next run some seconds."""
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("TILEMAP_HOME", str(tmp_path / "file"))
-    answer = json.dumps(dataclasses.asdict(Cost("cpu", 1, 2.0, 3.0, 4.0))).encode()
+    answer = json.dumps(dataclasses.asdict(Cost("cpu", 1, 2.0, 3.0))).encode()
     done = subprocess.CompletedProcess([], 0, answer, b"")
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
     assert measure(trial).base_bytes == 1

@@ -25,7 +25,7 @@ from tilemap.scene import SceneRequest
 from tilemap.testing import random_scene, toy_card, write_geotiff
 from tilemap.worker import Backend
 
-COST = Cost("cpu", 300 * MB, 500.0, 1e-6, 1e-6)
+COST = Cost("cpu", 300 * MB, 500.0, 1e-6)
 CARD = toy_card(context=3, stride=8)
 
 
@@ -181,7 +181,7 @@ def _leave(out: Path, prepared: Prepared) -> None:
 def test_a_run_that_continues_keeps_its_core(
     scene: Path, tmp_path: Path, toy: dict[str, Any]
 ) -> None:
-    """What was measured today would choose another; only in that directory."""
+    """With today's memory limit it would be another; only in that directory."""
     out = tmp_path / "out"
     _leave(out, _prepare(scene, grid=GridSettings(core=64)))
     assert _prepare(scene, out).plan.grid.core == 64
@@ -189,6 +189,21 @@ def test_a_run_that_continues_keeps_its_core(
     assert _prepare(scene, out, grid=GridSettings(core=128)).plan.grid.core == 128
     toy["card"] = CARD.model_copy(update={"sha256": "1" * 64})
     assert _prepare(scene, out).plan.grid.core != 64
+
+
+@pytest.mark.parametrize("shape", [(300, 410), (1500, 1300)])
+def test_no_stopwatch_has_a_say_in_the_cut(
+    tmp_path: Path, toy: dict[str, Any], shape: tuple[int, int]
+) -> None:
+    """A machine a thousand times slower, or with more workers, cuts the same command the same."""
+    path = write_geotiff(tmp_path / "s.tif", random_scene(shape), names=CARD.bands, scale=1e-4)
+    before = _prepare(path, cluster=ClusterSettings(workers=1))
+    for seconds in (1e-9, 1e-3):
+        toy["cost"] = dataclasses.replace(COST, seconds_per_pixel=seconds)
+        now = _prepare(path, cluster=ClusterSettings(workers=2))
+        assert now.plan.grid == before.plan.grid
+        assert now.digest == before.digest
+        assert now.plan.seconds != before.plan.seconds
 
 
 def test_another_halo_for_a_model_of_one_size_is_another_run(

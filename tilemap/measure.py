@@ -70,25 +70,18 @@ class Cost:
         device: where the model ran.
         base_bytes: memory of a worker apart from the patch.
         bytes_per_pixel: memory per pixel of the patch.
-        seconds_per_pixel: of one worker, per pixel of the patch.
-        half_seconds_per_pixel: the same with patches of half the side; caches make some models
-            faster there.
+        seconds_per_pixel: of one worker, per pixel of the patch; for the estimate only, since a
+            cut that follows a stopwatch is another one on another machine.
     """
 
     device: str
     base_bytes: int
     bytes_per_pixel: float
     seconds_per_pixel: float
-    half_seconds_per_pixel: float
 
     def worker_bytes(self, patch: int) -> int:
         """Bound of a worker's memory with patches of ``patch`` pixels a side."""
         return int(self.base_bytes + self.bytes_per_pixel * patch * patch + WORKER_SLACK_BYTES)
-
-    def largest_patch(self, limit_bytes: int) -> int:
-        """Side of the largest patch whose bound is within the limit; 0 if none is."""
-        room = limit_bytes - WORKER_SLACK_BYTES - self.base_bytes
-        return int((max(room, 0) / self.bytes_per_pixel) ** 0.5)
 
 
 def resolve_device(model: Recipe, device: str) -> str:
@@ -201,7 +194,7 @@ def run_trial(trial: Trial) -> Cost:
     base = _peak()
     del model
     low, seconds = _run_once(trial, small)
-    high, half_seconds = low, seconds
+    high = low
     if large > small:
         high, seconds = _run_once(trial, large)
         slope = max((high - low) / (large * large - small * small), 1.0)
@@ -214,7 +207,6 @@ def run_trial(trial: Trial) -> Cost:
         base_bytes=max(base, int(high - slope * large * large)),
         bytes_per_pixel=slope * FRAGMENTED + waiting,
         seconds_per_pixel=seconds / (large * large),
-        half_seconds_per_pixel=half_seconds / (small * small),
     )
 
 

@@ -13,6 +13,12 @@ from tilemap.scene import Scene
 from tilemap.stores.predictions import frame_windows
 
 DEFAULT_PATCH = 1152
+PATCHES = tuple(int(DEFAULT_PATCH / 2 ** (step / 2)) for step in range(12))
+"""Largest patches that a memory limit leaves, in pixels: few, and far from each other.
+
+Memory is measured, and no two measurements agree to the byte. Two machines with the same limit
+still choose the same of these, except where a bound is next to the limit.
+"""
 DEFAULT_BLEND = 8
 UNKNOWN_MARGIN = 56
 """Pixels a model of unknown reach is given beyond the blend, until it is probed."""
@@ -47,7 +53,8 @@ def choose_grid(
     """The grid of a run.
 
     By default ``halo >= margin + blend``, so that even the outermost pixel that has weight is seen
-    with all the model looks at; the core fits the scene.
+    with all the model looks at; the core fits the scene. Nothing that is timed has a say, so that
+    two machines cut a scene the same way.
 
     Raises:
         GridError: if what the user set cannot hold for this model.
@@ -83,20 +90,6 @@ def choose_grid(
     if settings.blend is None:
         blend = min(blend, core // 2)
     return TileGrid(scene, core, halo, blend, stride, fixed=card.patch is not None)
-
-
-def quicker_grid(grid: TileGrid, card: ModelCard, settings: GridSettings, cost: Cost) -> TileGrid:
-    """The grid, or one of half the patch where that is clearly faster, its wider overlap included.
-
-    What the user set, or the model allows only so, stays.
-    """
-    half = grid.patch // 2
-    if settings.core is not None or card.patch is not None or half < 4 * grid.halo:
-        return grid
-    other = choose_grid(grid.scene, card, settings, half)
-    slow = cost.seconds_per_pixel * grid.patch_pixels()
-    quick = cost.half_seconds_per_pixel * other.patch_pixels()
-    return other if quick < 0.9 * slow else grid
 
 
 def check_units(scene: Scene, card: ModelCard) -> None:
@@ -207,9 +200,9 @@ def check_memory(
     if settings.core is None and card.patch is None:
         smallest_core = max(card.stride, round_up(2 * grid.blend, card.stride))
         smallest_side = min(side, smallest_core + 2 * grid.halo)
-        patch = cost.largest_patch(limit_bytes)
-        if patch >= smallest_side:
-            return choose_grid(grid.scene, card, settings, patch)
+        for patch in (*(p for p in PATCHES if smallest_side < p < side), smallest_side):
+            if cost.worker_bytes(patch) <= limit_bytes:
+                return choose_grid(grid.scene, card, settings, patch)
     need = _mib(cost.worker_bytes(smallest_side))
     raise ConfigError(
         f"a worker needs {need} for one tile of {smallest_side} x {smallest_side} pixels, the "

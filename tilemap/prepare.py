@@ -26,7 +26,6 @@ from tilemap.plan import (
     choose_grid,
     make_plan,
     probability_bytes,
-    quicker_grid,
 )
 from tilemap.stages.survey import ground_pixel_m, survey
 from tilemap.stores.geotiff import SceneRequest, SceneSource, open_scene
@@ -115,8 +114,8 @@ def prepare(
 
     Args:
         models: one, or several whose mean is mapped.
-        out: where the run will go. A run of these models that lies there already has chosen a core,
-            which is kept: what was measured to choose it may come out otherwise today.
+        out: where the run will go. A run of these models in it has chosen a core, which is kept:
+            with another memory limit it would come out otherwise today.
 
     Raises:
         TilemapError: of the kind that fits; nothing has been touched.
@@ -141,7 +140,6 @@ def prepare(
     if ref.forwards > 1:
         again = dataclasses.replace(trial, model=ref.one, device=cost.device)
         one = _measured(again, settings.cluster)
-    grid = quicker_grid(grid, ref.card, chosen, cost)
     if settings.cluster.embedded or settings.cluster.memory_limit is not None:
         limit = memory_per_worker(settings.cluster) - source.remote_bytes
         grid = check_memory(grid, ref.card, cost, limit, chosen)
