@@ -153,6 +153,30 @@ def test_not_finite_is_never_valid(tmp_path: Path, dtype: str, nodata: float | N
     np.testing.assert_array_equal(got[:, valid], image[:, valid])
 
 
+@pytest.mark.parametrize(
+    ("dtype", "nodata", "stored"),
+    [
+        ("float32", -3.4e38, np.finfo("float32").min),
+        ("float32", -3.40282e38, np.finfo("float32").min),
+        ("float32", 3.4e38, np.finfo("float32").max),
+        ("float32", -9999.1, np.nextafter(np.float32(-9999.1), np.float32(0))),
+        ("float64", -1.797e308, np.finfo("float64").min),
+    ],
+)
+def test_nodata_with_fewer_digits_than_the_pixels(
+    tmp_path: Path, dtype: str, nodata: float, stored: float
+) -> None:
+    """What GDAL takes for nodata is not observed; a number beside it is."""
+    image = random_scene(dtype=dtype)
+    image[0, :5] = stored
+    image[1, 7, :4] = (-9998.1, 1e30, -1e30, 0.0)
+    file = write_geotiff(tmp_path / "a.tif", image, nodata=nodata)
+    with rasterio.open(file) as dataset:
+        expected = (dataset.read_masks() > 0).all(axis=0)
+    assert (~expected).sum() == image[0, :5].size
+    np.testing.assert_array_equal(read_all(opened(file))[1], expected)
+
+
 def test_alpha_is_validity_not_data(tmp_path: Path):
     """RGB and alpha are three bands by the names of their colours."""
     image = random_scene(bands=4, dtype=np.uint8)

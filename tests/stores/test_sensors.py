@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 import pytest
 
 from tilemap.stores.sensors import (
     canonical,
     date_of_file,
+    day_of_name,
     name_of_description,
     name_of_file,
     sensor_of,
@@ -103,3 +104,28 @@ def test_date_of_file():
     assert date_of_file("x_20201318.tif") is None
     assert date_of_file("x_20200230.tif") is None
     assert date_of_file("x_1202005180.tif") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "day"),
+    [
+        ("scene_2020_05_18", "2020-05-18"),
+        ("mosaic.2020.05.18", "2020-05-18"),
+        ("HLS.L30.T18SVG.2020139T153556.v2.0.B04", "2020-05-18"),
+        ("MOD13Q1.A2020139.h12v04.006.2020160123456", "2020-05-18"),
+        ("VNP09GA_2020366", "2020-12-31"),
+        ("LC80160372013109LGN01_B4", "2013-04-19"),
+        ("AST_L1T_00305062003152734_20150509081211_1", "2003-05-06"),
+        ("drone_20200518103000", "2020-05-18"),
+        ("20201332_then_2020-05-18", "2020-05-18"),
+    ],
+)
+def test_a_whole_day_is_never_taken_for_a_year(name: str, day: str) -> None:
+    """Underscores, days of the year and the orders of old missions give the day itself."""
+    assert day_of_name(name) == (date.fromisoformat(day), None)
+
+
+@pytest.mark.parametrize("name", ["x_2019366", "x_2020000", "x_2020_13_01", "x_2020-05_18"])
+def test_a_day_that_no_year_has_is_none(name: str) -> None:
+    """A number out of range is no day of the year, and no month."""
+    assert date_of_file(name) is None

@@ -342,9 +342,23 @@ def observed(image: AnyArray, bands: Sequence[RasterBand]) -> BoolArray:
         if band.nodata is None:
             continue
         nodata = stored_number(band.nodata, own)
-        if nodata is not None:
-            valid &= plane != nodata
+        if nodata is None:
+            continue
+        valid &= ~_equal(plane, nodata) if own.kind == "f" else plane != nodata
     return valid
+
+
+def _equal(plane: AnyArray, nodata: float) -> BoolArray:
+    """Compare floats with a nodata value as GDAL does: to two units in the last place.
+
+    This is ``ARE_REAL_EQUAL`` of gdal_priv.h. Its sum overflows close to the largest float, so
+    that -3.4e+38, written by hand, stands for every spelling of the lowest float32.
+    """
+    value = np.asarray(nodata, dtype=plane.dtype)
+    with np.errstate(over="ignore", invalid="ignore"):
+        allowed = np.abs(plane + value) * (2 * np.finfo(plane.dtype).eps)
+        found: BoolArray = (plane == value) | (np.abs(plane - value) < allowed)
+    return found
 
 
 def stored_number(value: float, dtype: np.dtype[Any]) -> int | float | None:

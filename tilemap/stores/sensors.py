@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import PurePath
 from types import MappingProxyType
 
@@ -117,7 +117,21 @@ _WORD_IN_NAME = re.compile(r"(?:^|[_.\-])([a-z]+\d{0,2})$", re.IGNORECASE)
 _YEAR = re.compile(r"(?<!\d)(18|19|20|21)\d\d(?!\d)")
 MIDDLE = (7, 1)
 """Month and day of a date of which only the year is known."""
-_DATE = re.compile(r"(?<!\d)((?:19|20)\d{2})(-?)(0[1-9]|1[0-2])\2(0[1-9]|[12]\d|3[01])(?!\d)")
+_TIME = r"(?:[01]\d|2[0-3])[0-5]\d(?:[0-5]\d\d*)?"  # HHMM, HHMMSS, and parts of a second
+_DATES = re.compile(
+    "|".join(
+        (
+            # ASTER, month first: AST_L1T_00305062003152734
+            r"AST_[A-Z0-9]+_\d{3}(?P<m1>\d{2})(?P<d1>\d{2})(?P<y1>(?:19|20)\d{2})\d{6}(?!\d)",
+            # Landsat before its collections, day of the year: LC80160372013109LGN01
+            r"L[CEMOT]\d\d{6}(?P<y2>(?:19|20)\d{2})(?P<n2>\d{3})(?=[A-Z]{3}\d{2})",
+            rf"(?<!\d)(?P<y3>(?:19|20)\d{{2}})(?P<m3>\d{{2}})(?P<d3>\d{{2}})(?:{_TIME})?(?!\d)",
+            r"(?<!\d)(?P<y4>(?:19|20)\d{2})(?P<sep>[-_.])(?P<m4>\d{2})(?P=sep)(?P<d4>\d{2})(?!\d)",
+            # day of the year: A2020139, 2020139T153556
+            r"(?<!\d)(?P<y5>(?:19|20)\d{2})(?P<n5>\d{3})(?!\d)",
+        )
+    )
+)
 
 
 def canonical(name: str) -> str:
@@ -206,19 +220,32 @@ def name_of_file(path: str, sensor: str | None = None) -> str | None:
 
 
 def date_of_file(path: str) -> datetime | None:
-    """The first date in a file's name (2020-05-18 or 20200518), midnight UTC, if it has one."""
-    return date_in(PurePath(path).stem)
+    """The first date in a file's name, midnight UTC, if it has one."""
+    return date_in(PurePath(path).name)
 
 
 def date_in(text: str) -> datetime | None:
-    """The first date in a text, as ``date_of_file``; what follows a dot counts too."""
-    match = _DATE.search(text)
-    if not match:
-        return None
-    try:
-        return datetime(int(match[1]), int(match[3]), int(match[4]), tzinfo=UTC)
-    except ValueError:
-        return None
+    """The first date in a text, midnight UTC, if it has one.
+
+    A year with month and day (2020-05-18, 2020_05_18, 20200518, 20200518T153556), or with the day
+    of the year (2020139), and the orders of ASTER and of early Landsat names.
+
+    >>> date_in("MOD13Q1.A2020139.h12v04.006").isoformat()
+    '2020-05-18T00:00:00+00:00'
+    """
+    for match in _DATES.finditer(text):
+        # one alternative matched: its groups are year, month, day, or year, day of the year
+        groups = match.groupdict().items()
+        found = {key[0]: int(value) for key, value in groups if value and key != "sep"}
+        try:
+            if "n" not in found:
+                return datetime(found["y"], found["m"], found["d"], tzinfo=UTC)
+            day = datetime(found["y"], 1, 1, tzinfo=UTC) + timedelta(days=found["n"] - 1)
+        except ValueError:
+            continue
+        if day.year == found["y"]:
+            return day
+    return None
 
 
 def day_of_name(name: str) -> tuple[date, str | None] | None:
