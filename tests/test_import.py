@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pkgutil
 import subprocess
 import sys
 
@@ -32,3 +33,30 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
     """As from any module."""
     with pytest.raises(AttributeError, match="no attribute 'segmant'"):
         tilemap.segmant  # noqa: B018  # the access is what is tested
+
+
+def test_no_submodule_has_a_public_name() -> None:
+    """Importing a submodule sets it on the package, so it must not replace a function."""
+    modules = {module.name for module in pkgutil.iter_modules(tilemap.__path__)}
+    assert not modules & set(tilemap.__all__)
+
+
+@pytest.mark.parametrize("order", ["modules first", "names first"])
+def test_public_functions_stay_functions(order: str) -> None:
+    """Every public name is what it was after every module of the package is imported."""
+    names = [name for name in tilemap.__all__ if name != "__version__"]
+    first = f"[getattr(tilemap, n) for n in {names}]"
+    second = (
+        "[importlib.import_module('tilemap.' + m.name) for m in "
+        "pkgutil.iter_modules(tilemap.__path__)]"
+    )
+    if order == "modules first":
+        first, second = second, first
+    code = (
+        f"import importlib, pkgutil, tilemap\n{first}\n{second}\n"
+        f"print([n for n in {names} if not callable(getattr(tilemap, n))])"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=120
+    )
+    assert ran.stdout.strip() == "[]"

@@ -19,8 +19,8 @@ from tilemap.measure import MB, Cost, Trial
 from tilemap.models import registry
 from tilemap.models.card import BandStatistics, ModelCard
 from tilemap.models.registry import ModelRef
-from tilemap.plan import GridSettings
 from tilemap.prepare import Prepared, SegmentSettings, prepare
+from tilemap.run_plan import GridSettings
 from tilemap.scene import SceneRequest
 from tilemap.testing import random_scene, toy_card, write_geotiff
 from tilemap.worker import Backend

@@ -14,10 +14,10 @@ from tilemap.evaluation.options import EvaluateOptions, settings_of
 from tilemap.evaluation.results import Evaluation
 from tilemap.models.engines import ENGINES
 from tilemap.models.tta import check_mode
-from tilemap.plan import GridSettings, parse_bytes
 from tilemap.prepare import Prepared, SegmentSettings, prepare
 from tilemap.progress import Progress
 from tilemap.run import RunResult, execute
+from tilemap.run_plan import GridSettings, parse_bytes
 from tilemap.stores.geotiff import SceneRequest
 from tilemap.stores.predictions import UNCERTAINTIES, Uncertainty
 from tilemap.stores.remote.address import AllowList

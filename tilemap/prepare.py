@@ -18,7 +18,7 @@ from tilemap.models import registry
 from tilemap.models.domain import DomainReport, check_domain
 from tilemap.models.engines import Settings
 from tilemap.models.recipe import Recipe
-from tilemap.plan import (
+from tilemap.run_plan import (
     GridSettings,
     Plan,
     check_memory,

@@ -16,7 +16,7 @@ from tilemap.models.card import ModelCard
 from tilemap.models.probe import ProbeResult, probe_halo, region_side
 from tilemap.models.protocol import FloatArray
 from tilemap.models.registry import ModelRef
-from tilemap.plan import check_units
+from tilemap.run_plan import check_units
 from tilemap.stages.segment import standardise
 from tilemap.stages.survey import spread
 from tilemap.stages.tile import read_patch

@@ -15,7 +15,7 @@ from tilemap.geometry import TileGrid, Window
 from tilemap.models import registry
 from tilemap.models.card import QUANTILES
 from tilemap.models.mlm import card_to_item, write_json
-from tilemap.plan import GridSettings, choose_grid
+from tilemap.run_plan import GridSettings, choose_grid
 from tilemap.stages.segment import standardise
 from tilemap.stages.tile import read_patch
 from tilemap.stores.geotiff import SceneRequest, open_scene

@@ -10,7 +10,7 @@ from tilemap.cluster import ClusterSettings
 from tilemap.cluster.table import choose_cluster
 from tilemap.errors import UsageError
 from tilemap.evaluation.request import CORE, EvaluateSettings, split_values
-from tilemap.plan import parse_bytes
+from tilemap.run_plan import parse_bytes
 
 
 class EvaluateOptions(TypedDict, total=False):

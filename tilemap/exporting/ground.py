@@ -17,8 +17,8 @@ from tilemap.models.card import ModelCard
 from tilemap.models.parity import Parity, compare, count_labels, labels_of, mean_iou
 from tilemap.models.probe import patch_side
 from tilemap.models.protocol import FloatArray, Model
-from tilemap.plan import check_units
 from tilemap.probing import Crop, read_crops
+from tilemap.run_plan import check_units
 from tilemap.scene import check_same_grid
 from tilemap.stages.survey import spread
 from tilemap.stages.tile import read_patch

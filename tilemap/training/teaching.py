@@ -12,7 +12,7 @@ from tilemap.errors import ConfigError, SceneError
 from tilemap.geometry import TileGrid, Window, round_up
 from tilemap.models import registry
 from tilemap.models.registry import ModelRef
-from tilemap.plan import GridSettings, check_units, choose_grid
+from tilemap.run_plan import GridSettings, check_units, choose_grid
 from tilemap.scene import Scene, check_same_grid
 from tilemap.stages.segment import round_probability, standardise
 from tilemap.stages.tile import read_patch

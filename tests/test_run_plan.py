@@ -15,7 +15,7 @@ from tilemap.errors import ConfigError, GridError, SceneError, UsageError
 from tilemap.geometry import TileGrid, round_up
 from tilemap.measure import MB, Cost
 from tilemap.models.card import ModelCard
-from tilemap.plan import (
+from tilemap.run_plan import (
     DEFAULT_BLEND,
     DEFAULT_PATCH,
     UNKNOWN_MARGIN,
