@@ -14,7 +14,7 @@ import pytest
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-import tilemap
+from tilemap import api
 from tilemap import measure as measure_module
 from tilemap.errors import ModelError, TilemapError, UnavailableError
 from tilemap.measure import WORKER_SLACK_BYTES, Cost, Trial, measure, run_trial
@@ -123,14 +123,14 @@ def test_seconds_that_were_kept_choose_no_core(home: Path, tmp_path: Path) -> No
         names=registry.resolve("iplunet-cloud-6b").card.bands,
         scale=1e-4,
     )
-    before = tilemap.plan(path, model="iplunet-cloud-6b")
+    before = api.plan(path, model="iplunet-cloud-6b")
     (kept,) = (home / "measured").iterdir()
     figures = json.loads(kept.read_text())
     for name in figures:
         if "seconds" in name:
             now = {**figures, name: figures[name] / 100}
             kept.write_text(json.dumps(now))
-            after = tilemap.plan(path, model="iplunet-cloud-6b")
+            after = api.plan(path, model="iplunet-cloud-6b")
             assert after.plan.grid == before.plan.grid
             assert after.digest == before.digest
     assert after.plan.seconds < before.plan.seconds
