@@ -23,6 +23,7 @@ from tilemap.cluster.census import Route
 from tilemap.cluster.flight import IN_FLIGHT_PER_SLOT, Flight
 from tilemap.errors import (
     DamagedError,
+    DiskFullError,
     ModelError,
     StoreError,
     TilemapError,
@@ -310,10 +311,10 @@ def test_a_full_disk_stops_it_at_once(client: Client, monkeypatch: pytest.Monkey
 
     def fail(stage: Stage, tile: Tile, before: int) -> None:
         if tile == Tile(0, 3):
-            raise StoreError("cannot write chunk (0, 3) of label: No space left on device")
+            raise DiskFullError("cannot write chunk (0, 3) of label: the quota is used up")
 
     log = Log(fail)
-    with pytest.raises(StoreError, match="No space left"):
+    with pytest.raises(DiskFullError, match="the quota"):
         _run(client, monkeypatch, log)
     assert log.tried["segment", Tile(0, 3)] == 1
     assert len(log.done) < GRID.size

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from tilemap.errors import BusyError, OutputError
+from tilemap.files import storing
 from tilemap.stores.remote.address import NOBODY, AllowList
 from tilemap.stores.remote.claim import release
 
@@ -48,14 +49,19 @@ def digest_of(identity: Identity) -> str:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a file whole or not at all."""
+    """Write a file whole or not at all.
+
+    Raises:
+        StoreError: if it cannot be written.
+    """
     partial = path.with_name(path.name + ".partial")
-    with partial.open("w") as file:
-        json.dump(value, file, indent=2)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    with storing(f"cannot write {path}"):
+        with partial.open("w") as file:
+            json.dump(value, file, indent=2)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
 
 
 def read_json(path: Path) -> Any | None:
@@ -167,11 +173,9 @@ class RunDirectory:
             OutputError: if the directory cannot be made.
         """
         made = next((p for p in reversed([self.path, *self.path.parents]) if not p.exists()), None)
-        try:
+        with storing(f"cannot create {self.path}", kind=OutputError):
             self.path.mkdir(parents=True, exist_ok=True)
             handle = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
-        except OSError as error:
-            raise OutputError(f"cannot create {self.path}: {error.strerror}") from error
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

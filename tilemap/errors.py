@@ -81,6 +81,13 @@ class OutputError(TilemapError, OSError):
     exit_code = 73
 
 
+class DiskFullError(StoreError, OutputError):
+    """A disk without room for what is to be written, or a quota that is used up.
+
+    Nothing else can be written there either, so it ends a run and a night.
+    """
+
+
 class BusyError(TilemapError):
     """Somebody else holds what is needed; try again later."""
 

@@ -16,7 +16,8 @@ from distributed import Client
 from tilemap.cluster import connect, make_flight, pins, route_of, thread_count
 from tilemap.cluster.shipping import seed
 from tilemap.directory import RunDirectory, read_json, write_json
-from tilemap.errors import EXIT_OK, EXIT_PARTIAL, OutputError, StoreError, TilemapError
+from tilemap.errors import EXIT_OK, EXIT_PARTIAL, OutputError, StoreError
+from tilemap.files import storing
 from tilemap.geometry import Tile, TileGrid
 from tilemap.models import registry
 from tilemap.prepare import Prepared
@@ -189,7 +190,7 @@ def _create_stores(directory: RunDirectory, prepared: Prepared) -> None:
     stores, digest, grid = directory.stores, prepared.digest, prepared.plan.grid
     scene, card = prepared.source.scene, prepared.model.card
     wanted = prepared.settings.probabilities
-    try:
+    with storing(f"cannot create the stores in {stores}"):
         if directory.identity_file.exists():
             kept_in = _places(directory)[1]
             if wanted and not kept_in.exists():
@@ -213,10 +214,6 @@ def _create_stores(directory: RunDirectory, prepared: Prepared) -> None:
                 _create_probabilities(kept_in, prepared)
             MapStore.create(place / "map.zarr", grid, scene.geobox, digest, kept)
         write_json(directory.identity_file, prepared.identity)
-    except TilemapError:
-        raise
-    except OSError as error:
-        raise StoreError(f"cannot create the stores in {stores}: {error.strerror}") from error
 
 
 def _create_probabilities(place: Place, prepared: Prepared) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from distributed import Client, LocalCluster
 from tilemap.changing.batch import Batch, Key, Receipt
 from tilemap.cluster.census import Route
 from tilemap.cluster.flight import Flight
-from tilemap.errors import StoreError, TilemapError
+from tilemap.errors import DiskFullError, StoreError, TilemapError
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +31,8 @@ def flight() -> Iterator[Flight[Key]]:
 class Flaky:
     """A task that fails for some keys, a given number of times each."""
 
-    def __init__(self, folder: Path, fails: dict[Key, int], text: str = "no luck") -> None:
-        self.folder, self.fails, self.text = folder, fails, text
+    def __init__(self, folder: Path, fails: dict[Key, int], error: OSError | None = None) -> None:
+        self.folder, self.fails, self.error = folder, fails, error or StoreError("no luck")
 
     def __call__(self, stage: str, key: Key) -> Receipt:
         """Count the tries of a key in a file."""
@@ -39,7 +40,7 @@ class Flaky:
         tries = int(counter.read_text()) if counter.exists() else 0
         counter.write_text(str(tries + 1))
         if tries < self.fails.get(key, 0):
-            raise StoreError(self.text)
+            raise self.error
         return Receipt(stage, key, os.getpid(), 5, 0.5, (float(sum(key)),))
 
 
@@ -76,9 +77,25 @@ def test_nothing_works(flight: Flight[Key], tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) < len(KEYS)
 
 
-def test_a_full_disk_ends_it_at_once(flight: Flight[Key], tmp_path: Path) -> None:
-    """No use in trying on."""
-    task = Flaky(tmp_path, {KEYS[0]: 99}, "No space left on device")
-    with pytest.raises(StoreError, match="No space"):
+@pytest.mark.parametrize(
+    "error",
+    [
+        DiskFullError("cannot write a.tif: no room"),
+        OSError(errno.ENOSPC, "no room"),
+        OSError(errno.EDQUOT, "no room"),
+    ],
+)
+def test_a_full_disk_ends_it_at_once(flight: Flight[Key], tmp_path: Path, error: OSError) -> None:
+    """No use in trying on, whichever layer was the first to see it and in whatever words."""
+    task = Flaky(tmp_path, {KEYS[0]: 99}, error)
+    with pytest.raises(DiskFullError, match="no room"):
         Batch().run(flight, task, "change", KEYS, lambda _: None)
     assert (tmp_path / "0-0-3").read_text() == "1"
+
+
+def test_the_words_of_an_error_decide_nothing(flight: Flight[Key], tmp_path: Path) -> None:
+    """A tile whose error speaks of space is one that failed; the rest is done."""
+    task = Flaky(tmp_path, {KEYS[0]: 99}, StoreError("No space left between two words"))
+    batch = Batch()
+    assert len(batch.run(flight, task, "change", KEYS, lambda _: None)) == len(KEYS) - 1
+    assert [failed.key for failed in batch.failed] == [KEYS[0]]

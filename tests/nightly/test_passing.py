@@ -14,6 +14,7 @@ import pytest
 from tilemap.errors import (
     BusyError,
     ConfigError,
+    DiskFullError,
     OutputError,
     SceneError,
     StoreError,
@@ -153,8 +154,8 @@ def test_partial_map_is_published_and_continued(nights: Nights) -> None:
     [
         (ClusterLostError("a Dask scheduler must answer at tls://nowhere:1 within 20 s"), 69),
         (OutputError("the run may need up to 3 GB"), 73),
-        (StoreError("cannot write chunk (0, 0): No space left on device"), 74),
-        (StoreError("ledger.sqlite cannot be read or written: database or disk is full"), 74),
+        (DiskFullError("cannot write chunk (0, 0): disk quota exceeded"), 74),
+        (DiskFullError("cannot write landcover.tif: no space is left"), 74),
     ],
 )
 def test_what_ends_a_pass(nights: Nights, error: TilemapError, code: int) -> None:
@@ -295,7 +296,7 @@ def test_who_lost_the_lock_publishes_nothing(nights: Nights) -> None:
 
 
 def test_full_disk_in_publishing(nights: Nights, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Exit code 73; the product has no name and no half; the next pass publishes it."""
+    """Exit code 74; the product has no name and no half; the next pass publishes it."""
     nights.bring("a_20190101.tif")
     nights.bring("b_20200101.tif")
     real = publishing.link_or_copy
@@ -307,7 +308,7 @@ def test_full_disk_in_publishing(nights: Nights, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(publishing, "link_or_copy", full)
     outcome = nights.night()
-    assert (outcome.status, outcome.exit_code) == ("failed", 73)
+    assert (outcome.status, outcome.exit_code) == ("failed", 74)
     assert "No space left on device" in str(outcome.error)
     assert set(nights.items()) == {"a_20190101"}
     whole(nights)
@@ -323,7 +324,7 @@ def test_full_disk_of_the_ledger(nights: Nights, monkeypatch: pytest.MonkeyPatch
     nights.bring("b_20200101.tif")
 
     def full(*_: Any, **__: Any) -> None:
-        raise StoreError("ledger.sqlite cannot be read or written: database or disk is full")
+        raise DiskFullError("ledger.sqlite cannot be read or written: database or disk is full")
 
     with monkeypatch.context() as patch:
         for name in ("finish", "end_pass"):

@@ -218,7 +218,7 @@ def test_a_root_that_cannot_be_written(root: Root) -> None:
     """Is told; the ledger is as it was."""
     before = root.known()
     (root.path / f".{LEDGER_FILE}.rebuilt").mkdir()
-    with pytest.raises(StoreError, match=r"ledger\.sqlite cannot be made anew: "):
+    with pytest.raises(StoreError, match=r"ledger\.sqlite cannot be rebuilt: "):
         rebuild(root.path, LATER)
     assert root.known() == before
 

@@ -12,7 +12,7 @@ import pytest
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 
-from tilemap.errors import StoreError
+from tilemap.errors import DiskFullError, StoreError
 from tilemap.stores.chunks import (
     add_array,
     array_of,
@@ -106,11 +106,15 @@ def test_a_chunk_cut_short_is_found(array: zarr.Array[Any], kept: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "says"),
-    [(errno.ENOSPC, "No space left on device"), (errno.EACCES, "Permission denied")],
+    ("number", "says", "kind"),
+    [
+        (errno.ENOSPC, "No space left on device", DiskFullError),
+        (errno.EDQUOT, "Disk quota exceeded", DiskFullError),
+        (errno.EACCES, "Permission denied", StoreError),
+    ],
 )
 def test_why_a_chunk_cannot_be_written_is_said(
-    array: zarr.Array[Any], monkeypatch: pytest.MonkeyPatch, number: int, says: str
+    array: zarr.Array[Any], monkeypatch: pytest.MonkeyPatch, number: int, says: str, kind: type
 ) -> None:
     """The words of the system, whatever zarr wraps around them, in one line."""
 
@@ -121,6 +125,7 @@ def test_why_a_chunk_cannot_be_written_is_said(
     with pytest.raises(StoreError, match=says) as caught:
         write_chunk(array, (0, 0), _values((4, 8)))
     assert len(str(caught.value).splitlines()) == 1
+    assert type(caught.value) is kind
 
 
 def test_flushing_what_is_not_there_is_an_error(array: zarr.Array[Any]) -> None:

@@ -10,7 +10,7 @@ from uuid import uuid4
 from distributed.scheduler import KilledWorker
 
 from tilemap.cluster.flight import Flight, Landed, Task
-from tilemap.errors import StoreError, TilemapError
+from tilemap.errors import DiskFullError, TilemapError
 
 Key = tuple[int, ...]
 RETRIES = 2
@@ -144,7 +144,7 @@ class _Run:
         self._flight.submit(Task(key, (self._task, self._stage, key), name))
 
     def _failed(self, key: Key, error: BaseException) -> None:
-        if isinstance(error, StoreError) and "No space" in str(error):
+        if isinstance(error, DiskFullError):
             raise error
         killed = isinstance(error, KilledWorker)
         if killed and key not in self._alone:

@@ -13,7 +13,8 @@ from typing import Any, Generic, TypeVar
 from distributed import Client, Future
 
 from tilemap.cluster.census import Census, Lane, Route, take_census
-from tilemap.errors import UnavailableError
+from tilemap.errors import DiskFullError, UnavailableError
+from tilemap.files import system_error
 
 IN_FLIGHT_PER_SLOT = 2
 """One that runs, and one that is with the worker already when it ends."""
@@ -196,7 +197,10 @@ class Flight(Generic[Item]):
         if value is not None:
             return Landed(item, value)
         if future.status == "error":
-            return Landed(item, error=future.exception())
+            error = future.exception()
+            if isinstance(error, OSError) and error.errno is not None:  # else of Dask's connections
+                error = system_error("a worker cannot go on", error)
+            return Landed(item, error=error)
         if future.status in ("finished", "lost", "pending"):
             return Landed(item, lost=True)
         raise UnavailableError(LOST)
@@ -245,7 +249,8 @@ class Flight(Generic[Item]):
                         values[landed.item] = landed.value
                         continue
                     failures[landed.item] += not landed.lost
-                    if landed.error is not None and failures[landed.item] > retries:
+                    full = isinstance(landed.error, DiskFullError)
+                    if landed.error is not None and (full or failures[landed.item] > retries):
                         raise landed.error
                     again = waiting[landed.item]
                     again = waiting[landed.item] = replace(again, key=f"{again.key}-again")

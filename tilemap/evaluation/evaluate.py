@@ -19,7 +19,7 @@ from distributed.scheduler import KilledWorker
 
 from tilemap.cluster import ClusterSettings, connect, make_flight
 from tilemap.cluster.flight import Flight, Task
-from tilemap.errors import SceneError, SceneMismatchError, StoreError
+from tilemap.errors import DiskFullError, SceneError, SceneMismatchError, StoreError
 from tilemap.evaluation.counting import Counter, EvaluationPlugin, count_task, peak_memory
 from tilemap.evaluation.request import (
     EvaluateSettings,
@@ -177,7 +177,7 @@ def _check(error: BaseException, failures: int) -> None:
         raise StoreError(
             "the worker died each time it counted a tile; give it more memory, or a smaller --core"
         ) from error
-    if isinstance(error, SceneError) or failures > RETRIES:
+    if isinstance(error, SceneError | DiskFullError) or failures > RETRIES:
         raise error
 
 

@@ -19,6 +19,7 @@ from tilemap.evaluation.calibration import Calibration, calibration
 from tilemap.evaluation.classes import MapClass
 from tilemap.evaluation.metrics import Scores, scores
 from tilemap.evaluation.tally import Tally
+from tilemap.files import system_error
 from tilemap.report.evaluation_report import write_evaluation_report
 from tilemap.stores.sidecars import write_text
 
@@ -181,7 +182,7 @@ def write_files(out: Path, record: dict[str, Any], picture: bytes) -> None:
         for name in reversed(FILES):
             (out / name).unlink(missing_ok=True)
     except OSError as error:
-        raise OutputError(f"cannot write into {out}: {error.strerror or error}") from error
+        raise system_error(f"cannot write into {out}", error, out, OutputError) from error
     names = [c["name"] for c in figures["classes"]]
     write_text(out / "evaluation.csv", _table(PER_CLASS, figures["classes"]))
     rows = [

@@ -17,6 +17,7 @@ from typing import Any
 
 from tilemap.errors import ModelError, OutputError, SceneError, UnavailableError, UsageError
 from tilemap.exporting.ground import find_ground
+from tilemap.files import storing, system_error
 from tilemap.models import registry
 from tilemap.models.card import ModelCard
 from tilemap.models.mlm import card_from_fields
@@ -286,13 +287,11 @@ def _new_folder(out: Path) -> Iterator[Path]:
     try:
         part = tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=near)
     except OSError as error:
-        raise OutputError(f"{near}: cannot be written: {error.strerror}") from error
+        raise system_error(f"{near}: cannot be written", error, kind=OutputError) from error
     with part as name:
         folder = Path(name) / "model"
         folder.mkdir()
         yield folder
-        try:
+        with storing(f"{target}: cannot be written", kind=OutputError):
             target.parent.mkdir(parents=True, exist_ok=True)
             folder.rename(target)
-        except OSError as error:
-            raise OutputError(f"{target}: cannot be written: {error.strerror}") from error

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tilemap.errors import ModelError, OutputError
+from tilemap.files import storing, system_error
 from tilemap.models.card import ModelCard
 from tilemap.models.engines import Settings, engine_for, start
 from tilemap.models.mlm import card_from_fields, card_to_item, read_card, read_json, write_json
@@ -276,7 +277,7 @@ def import_model(
             _try_out(resolve(folder, home))
             folder.rename(target)
     except OSError as error:
-        raise OutputError(f"{root}: cannot be written: {error.strerror or error}") from error
+        raise system_error(f"{root}: cannot be written", error, root, OutputError) from error
     return resolve(target, home)
 
 
@@ -326,10 +327,8 @@ def save_card(card: ModelCard, folder: Path) -> Path:
         OutputError: if it cannot be written.
     """
     path = folder / CARD
-    try:
+    with storing(f"{path}: cannot be written", kind=OutputError):
         write_json(card_to_item(card), path)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
     return path
 
 
@@ -355,10 +354,8 @@ def update_card(ref: ModelRef, home: Path | None = None, **changes: Any) -> Mode
         save_card(card, ref.card_path.parent)
         return replace(ref, card=card)
     overlay = card_store(ref, home)
-    try:
+    with storing(f"{overlay}: cannot be written", kind=OutputError):
         overlay.parent.mkdir(parents=True, exist_ok=True)
         before = read_json(overlay) if overlay.is_file() else {}
         write_json({**before, **changes}, overlay)
-    except OSError as error:
-        raise OutputError(f"{overlay}: cannot be written: {error.strerror}") from error
     return replace(ref, card=card)

@@ -11,6 +11,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from tilemap.errors import BusyError, StoreError
+from tilemap.files import system_error
 from tilemap.nightly.migrations import check_version, migrate
 
 REBUILD = "run `tilemap ledger rebuild`"
@@ -53,7 +54,7 @@ def told(path: Path) -> Iterator[None]:
             sqlite3.SQLITE_CANTOPEN,
             sqlite3.SQLITE_PERM,
         ):
-            raise StoreError(f"{path} cannot be read or written: {error}") from error
+            raise system_error(f"{path} cannot be read or written", error) from error
         raise
 
 

@@ -20,6 +20,7 @@ from tilemap.errors import (
     TilemapError,
     UnavailableError,
 )
+from tilemap.files import storing
 from tilemap.nightly.cataloging import PARQUET, sync_catalog, sync_parquet
 from tilemap.nightly.config import AreaTable
 from tilemap.nightly.doing import Made, PassCluster, do_work
@@ -60,10 +61,8 @@ def run_pass(request: PassRequest) -> PassOutcome:
     areas = request.chosen
     if request.dry:
         return tell_only(request, places, areas)
-    try:
+    with storing(f"cannot create {places.root}", kind=OutputError):
         places.root.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot create {places.root}: {error.strerror}") from error
     with (
         Ledger.open(places.ledger) as ledger,
         acquire(ledger, request.config.nightly.lease) as lock,

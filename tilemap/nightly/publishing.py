@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from tilemap.directory import OURS, RUN_FILE, read_json
 from tilemap.errors import OutputError, StoreError
+from tilemap.files import storing
 from tilemap.nightly.cataloging import sync_catalog
 from tilemap.nightly.config import NightlyConfig
 from tilemap.nightly.doing import Made
@@ -38,24 +39,19 @@ def publish(
 
     Raises:
         LostLockError: if the lock was taken over; nothing is published then.
-        OutputError: if the disk is full; nothing is left behind then.
+        OutputError: if the files cannot be written, or the disk is full; nothing is left then.
     """
     final = places.product(work.area, work.id, work.digest)
     staged = final.with_name(f".staged-{final.name}")
+    name = title_of(work.kind, work.area, work.id)
     try:
-        product = stage(work, made, places, staged, final)
-        with ledger.publishing(lock) as publication:
-            staged.rename(final)
-            sync_folder(final.parent)
-            publication.add(product)
-            sync_catalog(config, places, ledger.products())
-    except OSError as error:
-        if isinstance(error, StoreError | OutputError):
-            raise
-        name = title_of(work.kind, work.area, work.id)
-        raise OutputError(
-            f"cannot publish {name} into {places.products}: {error.strerror}"
-        ) from error
+        with storing(f"cannot publish {name} into {places.products}", kind=OutputError):
+            product = stage(work, made, places, staged, final)
+            with ledger.publishing(lock) as publication:
+                staged.rename(final)
+                sync_folder(final.parent)
+                publication.add(product)
+                sync_catalog(config, places, ledger.products())
     finally:
         shutil.rmtree(staged, ignore_errors=True)
     return product

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tilemap.directory import read_json, write_json
 from tilemap.errors import StoreError
+from tilemap.files import storing
 from tilemap.nightly.facts import CHANGE_ID, Kind, Quarantine
 from tilemap.nightly.rows import quarantine_from_json, quarantine_to_json
 
@@ -26,11 +27,9 @@ def path_of(root: Path, area: str, kind: Kind, key: str) -> Path:
 def write(root: Path, quarantine: Quarantine) -> None:
     """Write one, whole or not at all."""
     path = path_of(root, quarantine.area, quarantine.kind, quarantine.id)
-    try:
+    with storing(f"{path} cannot be written"):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, quarantine_to_json(quarantine))
-    except OSError as error:
-        raise StoreError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def remove(root: Path, area: str, kind: Kind, key: str) -> None:

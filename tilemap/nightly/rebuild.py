@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tilemap.errors import BusyError, StoreError
+from tilemap.files import system_error
 from tilemap.nightly import disk, quarantine_files
 from tilemap.nightly.database import DamagedLedgerError, Database, connect, side_files
 from tilemap.nightly.facts import Product
@@ -97,7 +98,7 @@ def rebuild(root: Path, now: datetime, lease_s: float = LEASE_S) -> RebuildRepor
     except OSError as error:
         if isinstance(error, StoreError):
             raise
-        raise StoreError(f"{path} cannot be made anew: {error.strerror}") from error
+        raise system_error(f"{path} cannot be rebuilt", error) from error
     return RebuildReport(
         products=len(found.products),
         listed=len(found.listed),

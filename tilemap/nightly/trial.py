@@ -10,8 +10,8 @@ from tilemap.errors import (
     EXIT_BUG,
     EXIT_OK,
     EXIT_PARTIAL,
+    DiskFullError,
     OutputError,
-    StoreError,
     TilemapError,
 )
 from tilemap.nightly.doing import ClusterLostError, Made
@@ -63,7 +63,4 @@ def _missing(made: Made) -> str:
 
 def ends_pass(error: TilemapError) -> bool:
     """Whether no other work could be done either: no cluster, no room on the disk, no lock."""
-    if isinstance(error, ClusterLostError | OutputError | LostLockError):
-        return True
-    full = ("No space", "disk is full")  # of the system, of SQLite
-    return isinstance(error, StoreError) and any(words in str(error) for words in full)
+    return isinstance(error, ClusterLostError | OutputError | DiskFullError | LostLockError)

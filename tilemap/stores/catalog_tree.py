@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tilemap.errors import StoreError
+from tilemap.files import storing
 from tilemap.stores.catalog import CATALOG_FILE, COLLECTION_FILE, Member, check_name
 from tilemap.stores.sidecars import write_bytes
 from tilemap.stores.stac_item import json_text
@@ -132,16 +133,12 @@ def _replace(path: Path, content: bytes, guard: Callable[[], None]) -> bool:
     except OSError as error:
         raise StoreError(f"cannot read {path}: {error.strerror or error}") from error
     guard()
-    try:
+    with storing(f"cannot write {path}"):
         if not path.parent.exists():
             path.parent.mkdir(parents=True)
             _sync(path.parent.parent)
         write_bytes(path, content)
         _sync(path.parent)
-    except StoreError:
-        raise
-    except OSError as error:
-        raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
     return True
 
 

@@ -24,6 +24,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.core.array_spec import ArrayConfigParams
 
 from tilemap.errors import StoreError
+from tilemap.files import storing
 
 if TYPE_CHECKING:
     from tilemap.stores.remote.place import Place
@@ -194,16 +195,14 @@ def write_chunk(array: zarr.Array[Any], index: Index, value: npt.NDArray[Any]) -
         value: as large as the chunk, or as the part of it inside the array.
 
     Raises:
-        StoreError: if it cannot be written; "no space" is said so.
+        StoreError: if it cannot be written; a ``DiskFullError`` if there is no room.
     """
-    try:
+    with storing(f"cannot write chunk {index} of {array.path}"):
         if (remote := _remote(array)) is not None:
             with remote.told("write"):
                 array[_selection(array, index)] = value
         else:
             array[_selection(array, index)] = value
-    except OSError as error:
-        raise StoreError(f"cannot write chunk {index} of {array.path}: {error.strerror}") from error
 
 
 def read_chunk(array: zarr.Array[Any], index: Index) -> npt.NDArray[Any]:
@@ -249,11 +248,9 @@ def sync_chunk(array: zarr.Array[Any], index: Index) -> None:
     if _remote(array) is not None:
         return
     path = chunk_path(array, index)
-    try:
+    with storing(f"cannot flush {path}"):
         handle = os.open(path, os.O_RDONLY)
         try:
             os.fsync(handle)
         finally:
             os.close(handle)
-    except OSError as error:
-        raise StoreError(f"cannot flush {path}: {error.strerror}") from error

@@ -7,7 +7,6 @@ the product: the same pixels give the same bytes, whatever the order of the wind
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import shutil
@@ -27,7 +26,8 @@ import rasterio.windows
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
-from tilemap.errors import StoreError, TilemapError
+from tilemap.errors import DiskFullError, StoreError, TilemapError
+from tilemap.files import system_error
 from tilemap.geometry import Window
 from tilemap.stores.overviews import halve, level_shapes
 from tilemap.stores.raster_profile import Color, RasterProfile
@@ -40,7 +40,6 @@ AnyArray = npt.NDArray[Any]
 
 BLOCK = 512
 CACHE_BYTES = 32 << 20
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ def write_cog(
     partial = partial_path(path)
     folder = scratch / f"cog-{path.name}"
     try:
-        with _storing("write", path, scratch, need=_flat_bytes(profile)):
+        with _storing("write", path, _flat_bytes(profile)):
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
             _check_space(folder, profile)
@@ -115,7 +114,11 @@ def verify_cog(
         StoreError: naming the first difference.
     """
     alone = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"}  # no stray sidecar is looked at
-    with _storing("read back", partial), _gdal(**alone), _open(partial) as file:
+    with (
+        _storing("read back", partial, _flat_bytes(profile)),
+        _gdal(**alone),
+        _open(partial) as file,
+    ):
         _check_frame(file, partial, profile)
         for window, expected in _partition(windows, profile):
             stored = file.read(window=_rasterio_window(window))
@@ -297,24 +300,17 @@ def _gdal(**options: str) -> Iterator[None]:
 
 
 @contextmanager
-def _storing(what: str, *places: Path, need: float = 0) -> Iterator[None]:
+def _storing(what: str, path: Path, need: int = 1) -> Iterator[None]:
     """Turn the errors of the disk and of GDAL into ours.
 
-    GDAL does not say why a write failed, so it is taken for want of space if fewer bytes are free
-    at one of the places than may still be needed.
+    GDAL does not say why a write failed: it is asked whether ``need`` bytes have room there.
     """
     try:
         yield
     except TilemapError:
         raise
     except (OSError, RasterioError, CPLE_BaseError) as error:
-        free = min(map(_free, places))
-        if getattr(error, "errno", None) in NO_SPACE or free < need:
-            raise StoreError(
-                f"no space to {what} {places[0]}, {free / 1e6:,.1f} MB are free; free some, or "
-                "choose another --out"
-            ) from error
-        raise StoreError(f"cannot {what} {places[0]}: {error}") from error
+        raise system_error(f"cannot {what} {path}", error, path.parent, need=need) from error
 
 
 def _free(path: Path) -> int:
@@ -325,18 +321,18 @@ def _free(path: Path) -> int:
     return 0
 
 
-def _flat_bytes(profile: RasterProfile) -> float:
+def _flat_bytes(profile: RasterProfile) -> int:
     """What a raster takes with its overviews and without compression."""
     numbers = profile.shape[0] * profile.shape[1] * profile.count
-    return 4 / 3 * numbers * np.dtype(profile.dtype).itemsize
+    return 4 * numbers * np.dtype(profile.dtype).itemsize // 3
 
 
 def _check_space(folder: Path, profile: RasterProfile) -> None:
     need, free = _flat_bytes(profile), _free(folder)
     if free < need:
-        raise StoreError(
+        raise DiskFullError(
             f"no space: {folder} needs {need / 1e6:,.1f} MB for temporary files, "
-            f"{free / 1e6:,.1f} MB are free; free some, or choose another --out"
+            f"{free / 1e6:,.1f} MB are free; free some, or write to another disk"
         )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tilemap.errors import StoreError, UnavailableError
+from tilemap.files import system_error
 
 Json = dict[str, Any]
 _NO_GEOMETRY: Json = {"type": "Polygon", "coordinates": []}
@@ -53,7 +54,7 @@ def write_geoparquet(
         arrow.to_parquet(table, waiting, collections=about or None)
         return _publish(waiting, path)
     except OSError as error:
-        raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
+        raise system_error(f"cannot write {path}", error, path.parent) from error
     except (pa.ArrowException, ValueError, TypeError) as error:
         raise StoreError(f"cannot make one table of these items: {_line(error)}") from error
     finally:

@@ -15,6 +15,7 @@ import shapely
 from odc.geo.geobox import GeoBox
 
 from tilemap.errors import StoreError
+from tilemap.files import system_error
 from tilemap.stores.grids import apply
 
 LAYER = "changes"
@@ -86,7 +87,7 @@ def write_polygons(
         partial.replace(path)
         _fsync(path.parent)
     except (OSError, RuntimeError, ValueError) as error:
-        raise StoreError(f"cannot write {path}: {error}") from error
+        raise system_error(f"cannot write {path}", error, path.parent) from error
     finally:
         _remove(partial)
 

@@ -17,7 +17,8 @@ import numpy.typing as npt
 import shapely
 from odc.geo.crs import CRS
 
-from tilemap.errors import OutputError, SceneError, StoreError
+from tilemap.errors import OutputError, SceneError
+from tilemap.files import system_error
 
 POINTS, DESIGN = "sample", "design"
 ANSWER = "reference"
@@ -104,7 +105,7 @@ def write_sample_file(path: Path, sample: SampleFile, answers: Sequence[str]) ->
             os.close(handle)
         partial.replace(path)
     except (OSError, RuntimeError, ValueError, sqlite3.Error) as error:
-        raise StoreError(f"cannot write {path}: {error}") from error
+        raise system_error(f"cannot write {path}", error, path.parent) from error
     finally:
         partial.unlink(missing_ok=True)
 

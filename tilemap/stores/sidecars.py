@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree as ET
 
-from tilemap.errors import StoreError
+from tilemap.files import system_error
 from tilemap.stores.dbf import DbfColumn, dbf
 from tilemap.stores.raster_profile import RasterProfile
 
@@ -263,7 +263,7 @@ def write_bytes(path: Path, content: bytes) -> None:
         waiting.replace(path)
     except OSError as error:
         waiting.unlink(missing_ok=True)
-        raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
+        raise system_error(f"cannot write {path}", error) from error
 
 
 def _text(root: ET.Element) -> str:

@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tilemap.errors import OutputError, StoreError
+from tilemap.files import system_error
 
 FILE = "checkpoint.safetensors"
 VERSION = 1
@@ -154,8 +155,8 @@ def replace_file(path: Path, write: Any) -> None:
         _sync(path.parent)
     except (OSError, SafetensorError) as error:
         partial.unlink(missing_ok=True)
-        why = getattr(error, "strerror", None) or error
-        raise OutputError(f"{path}: cannot be written: {why}") from error
+        what = f"{path}: cannot be written"
+        raise system_error(what, error, path.parent, OutputError) from error
 
 
 def _sync(path: Path) -> None:

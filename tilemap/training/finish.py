@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from tilemap.errors import OutputError, TilemapError
+from tilemap.files import system_error
 from tilemap.models.card import ModelCard
 from tilemap.models.registry import ModelRef, file_sha256, resolve, save_card
 from tilemap.probing import probe_model
@@ -59,7 +60,8 @@ def write_model(
         partial.rename(folder)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
-        raise OutputError(f"{folder}: cannot be written: {error.strerror or error}") from error
+        what = f"{folder}: cannot be written"
+        raise system_error(what, error, folder.parent, OutputError) from error
     return card
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tilemap.errors import OutputError
+from tilemap.files import storing
 from tilemap.training.checkpoint import replace_file
 
 FILE = "metrics.jsonl"
@@ -49,16 +50,19 @@ class History:
         self.lines.append(line)
         if self.path is None:
             return
-        try:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
-        except OSError as error:
-            raise OutputError(f"{self.path}: cannot be written: {error.strerror}") from error
+        with (
+            storing(f"{self.path}: cannot be written", kind=OutputError),
+            self.path.open("a", encoding="utf-8") as file,
+        ):
+            file.write(json.dumps(line) + "\n")
 
     def flush(self) -> None:
         """To the disk, before a checkpoint vouches for it."""
         if self.path is not None and self.path.exists():
-            with self.path.open("rb") as file:
+            with (
+                storing(f"{self.path}: cannot be written", kind=OutputError),
+                self.path.open("rb") as file,
+            ):
                 os.fsync(file.fileno())
 
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from tilemap.area import CellArea
 from tilemap.errors import OutputError, TilemapError
+from tilemap.files import system_error
 from tilemap.geometry import Window, round_up
 from tilemap.models.card import BandStatistics, ClassInfo, ModelCard
 from tilemap.stages.segment import standardise
@@ -244,7 +245,7 @@ def prepare_data(
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"{folder}: cannot be made: {error.strerror}") from error
+        raise system_error(f"{folder}: cannot be made", error, kind=OutputError) from error
     try:
         stores = make_samples(scenes, config, folder, tell)
         counted = count_samples(scenes, stores, config, folder, tell)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from tilemap.errors import OutputError
+from tilemap.errors import OutputError, TilemapError
+from tilemap.files import system_error
 from tilemap.stores.remote.address import Address
 from tilemap.stores.remote.place import RemotePlace
 from tilemap.stores.remote.pool import pool
@@ -43,7 +44,7 @@ def fetch_folder(place: RemotePlace, folder: Path) -> int:
         partial.rename(folder)
     except BaseException as problem:
         shutil.rmtree(partial, ignore_errors=True)
-        if isinstance(problem, OSError) and not isinstance(problem, OutputError):
-            raise OutputError(f"cannot write {folder}: {problem.strerror}") from problem
+        if isinstance(problem, OSError) and not isinstance(problem, TilemapError):
+            raise system_error(f"cannot write {folder}", problem, kind=OutputError) from problem
         raise
     return len(keys)

@@ -1,0 +1,99 @@
+"""Files of the system: why one cannot be written or read, as an error of ours."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tilemap.errors import DiskFullError, StoreError, TilemapError
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""No space is left, a quota is used up, or the file is too large for its disk."""
+_TRIED_BYTES = 1 << 20
+_STEP_BYTES = 256 << 20
+_TRIED_S = 5.0
+
+
+@contextmanager
+def storing(
+    what: str, place: Path | None = None, kind: type[TilemapError] = StoreError
+) -> Iterator[None]:
+    """Turn an error of the system into one of ours; see ``system_error``."""
+    try:
+        yield
+    except TilemapError:
+        raise
+    except OSError as error:
+        raise system_error(what, error, place, kind) from error
+
+
+def system_error(
+    what: str,
+    error: BaseException,
+    place: Path | None = None,
+    kind: type[TilemapError] = StoreError,
+    need: int = _TRIED_BYTES,
+) -> TilemapError:
+    """Turn an error of the system, or of a library that wrote a file, into one of ours.
+
+    Args:
+        what: begins the message, such as "cannot write map.tif".
+        error: that came; one of ours is returned as it is.
+        place: where was written. If the error does not say why, a write is tried there.
+        kind: of the error, if the disk is not full.
+        need: bytes that were to be written there, at most.
+
+    Returns:
+        The error to raise; a ``DiskFullError`` if there is no room left.
+    """
+    if isinstance(error, TilemapError):
+        return error
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    if not _says_full(error):
+        if place is None or _number(error) is not None or has_room(place, need):
+            return kind(f"{what}: {reason}")
+        reason = "no space is left"
+    return DiskFullError(f"{what}: {reason}; free some, or write to another disk")
+
+
+def has_room(place: Path, need: int = _TRIED_BYTES) -> bool:
+    """Return False if a file of this size has no room in a folder, or within the user's quota.
+
+    It is tried, for a few seconds at most: a quota does not show in the free bytes of a disk.
+    """
+    folder = next((p for p in (place, *place.absolute().parents) if p.is_dir()), None)
+    until = time.monotonic() + _TRIED_S
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(min(need, _TRIED_BYTES)))
+            file.flush()
+            os.fsync(file.fileno())
+            for start in range(0, need, _STEP_BYTES):
+                os.posix_fallocate(file.fileno(), start, min(_STEP_BYTES, need - start))
+                if time.monotonic() > until:
+                    break
+    except OSError as error:
+        return error.errno not in NO_ROOM
+    return True
+
+
+def _says_full(error: BaseException | None) -> bool:
+    """Return True if an error, or one that led to it, says that there is no room."""
+    while error is not None:
+        if _number(error) in NO_ROOM:
+            return True
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _number(error: BaseException) -> int | None:
+    number: int | None = getattr(error, "errno", None) if isinstance(error, OSError) else None
+    return number
