@@ -1,9 +1,10 @@
-"""Errors of the system as ours: a full disk by its type, and the same on the way from a worker."""
+"""Files as people leave them, and errors of the system as ours, here and from a worker."""
 
 from __future__ import annotations
 
 import errno
 import importlib
+import json
 import os
 import pickle
 import pkgutil
@@ -13,8 +14,15 @@ from pathlib import Path
 import pytest
 
 import tilemap
-from tilemap.errors import DiskFullError, OutputError, StoreError, TilemapError
-from tilemap.files import has_room, storing, system_error
+from tilemap.errors import (
+    ConfigError,
+    DiskFullError,
+    ModelError,
+    OutputError,
+    StoreError,
+    TilemapError,
+)
+from tilemap.files import has_room, read_json, read_toml, storing, system_error
 
 
 @pytest.mark.parametrize(
@@ -92,3 +100,80 @@ def test_errors_come_from_workers_as_they_are() -> None:
         again = pickle.loads(pickle.dumps(error))
         assert type(again) is kind
         assert (str(again), again.exit_code) == (str(error), error.exit_code)
+
+
+BAD_JSON = {
+    "nested deeper than the stack": b"[" * 100_000 + b"]" * 100_000,
+    "nested a little too deep": b"[" * 102 + b"]" * 102,
+    "tables in tables": b'{"a":' * 3000 + b"1" + b"}" * 3000,
+    "a number of 5,000 digits": b'{"a": ' + b"9" * 5000 + b"}",
+    "no text": b"\xff\xfe\x00",
+    "half of a letter": b'{"a": "\xc3',
+    "a zero byte": b'{"a": 1}\0',
+    "cut": b'{"a": [1, 2',
+    "empty": b"",
+}
+
+
+@pytest.mark.parametrize("content", BAD_JSON.values(), ids=BAD_JSON)
+def test_what_is_no_json(tmp_path: Path, content: bytes) -> None:
+    """Names the file, in one line, as the error that the caller asks for."""
+    path = tmp_path / "model.json"
+    path.write_bytes(content)
+    with pytest.raises(ModelError) as caught:
+        read_json(path, ModelError)
+    assert str(path) in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+BAD_TOML = {
+    "nested deeper than the stack": b"a = " + b"[" * 100_000 + b"]" * 100_000,
+    "nested a little too deep": b"a = " + b"[" * 102 + b"]" * 102,
+    "dotted": b".".join([b"a"] * 5000) + b" = 1",
+    "a number of 5,000 digits": b"a = " + b"9" * 5000,
+    "twice": b"a = 1\na = 2\n",
+    "no text": b"\xff\xfe\x00",
+    "a zero byte": b"a = 1\0",
+    "a month 13": b"a = 2020-13-01",
+}
+
+
+@pytest.mark.parametrize("content", BAD_TOML.values(), ids=BAD_TOML)
+def test_what_is_no_toml(tmp_path: Path, content: bytes) -> None:
+    """Names the file, in few lines."""
+    path = tmp_path / "nights.toml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        read_toml(path)
+    assert str(path) in str(caught.value)
+    assert len(str(caught.value)) < 300 + len(str(path))
+
+
+def test_what_is_no_file(tmp_path: Path) -> None:
+    """Missing, a folder, a pipe that nobody writes to, a name that is too long, no access."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for path in ("not-there", "folder", "pipe", "x" * 300, "folder/not/there"):
+        with pytest.raises(StoreError, match=r"cannot be read|must be a file"):
+            read_json(tmp_path / path)
+    for path in ("not-there", "folder", "x" * 300):
+        with pytest.raises(ConfigError, match="cannot be read"):
+            read_toml(tmp_path / path)
+
+
+def test_a_mark_of_windows_is_passed_over(tmp_path: Path) -> None:
+    """Its editors put one before the text."""
+    for name, content in (("a.toml", b"b = 1"), ("a.json", b'{"b": 1}')):
+        path = tmp_path / name
+        path.write_bytes(b"\xef\xbb\xbf" + content)
+        assert (read_toml(path) if name == "a.toml" else read_json(path)) == {"b": 1}
+
+
+def test_what_is_deep_but_not_too_deep_is_read(tmp_path: Path) -> None:
+    """A polygon in a collection in a feature has a handful of levels."""
+    path = tmp_path / "a.json"
+    value: list[object] = []
+    for _ in range(99):
+        value = [value]
+    path.write_text(json.dumps(value))
+    assert read_json(path) == value

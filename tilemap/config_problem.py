@@ -1,33 +1,14 @@
-"""A configuration file, and what is wrong with one, in one line for a person."""
+"""What is wrong with a configuration, in one line for a person."""
 
 from __future__ import annotations
 
 import difflib
-import tomllib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from tilemap.errors import ConfigError
-
 _ORDER = ("extra_forbidden", "missing")  # a misspelt key is the cause of one that is missing
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """The table of a TOML file.
-
-    Raises:
-        ConfigError: if it cannot be read, or is none.
-    """
-    try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: is not TOML: {error}") from error
 
 
 def first_problem(error: ValidationError, tables: Mapping[str, type[BaseModel]]) -> str:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from tilemap.errors import BusyError, OutputError
-from tilemap.files import storing
+from tilemap.files import decode_json, storing
 from tilemap.stores.remote.address import NOBODY, AllowList
 from tilemap.stores.remote.claim import release
 
@@ -65,10 +65,18 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any | None:
-    """A JSON file's value; None if there is no such file, or it is none of ours."""
+    """Read a JSON file's value; None if there is no such file, or it is damaged.
+
+    Raises:
+        StoreError: if it may not be read.
+    """
+    with storing(f"cannot read {path}"):
+        if not path.is_file():
+            return None
+        content = path.read_bytes()
     try:
-        return json.loads(path.read_text())
-    except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError, json.JSONDecodeError):
+        return decode_json(content)
+    except ValueError:
         return None
 
 

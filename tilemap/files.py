@@ -1,23 +1,115 @@
-"""Files of the system: why one cannot be written or read, as an error of ours."""
+"""Files that people and programs wrote, and what the system says of them, as errors of ours."""
 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import sqlite3
 import tempfile
 import time
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from tilemap.errors import DiskFullError, StoreError, TilemapError
+from tilemap.errors import ConfigError, DiskFullError, StoreError, TilemapError
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """No space is left, a quota is used up, or the file is too large for its disk."""
 _TRIED_BYTES = 1 << 20
 _STEP_BYTES = 256 << 20
 _TRIED_S = 5.0
+DEEPEST = 100
+"""Levels of lists and tables in a file; more would break whoever walks through them."""
+
+
+def read_json(path: Path, kind: type[TilemapError] = StoreError) -> Any:
+    """Read the value of a JSON file.
+
+    Raises:
+        kind: if it is no file that can be read, or holds no JSON.
+    """
+    with storing(f"{path}: cannot be read", kind=kind):
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise kind(f"{path}: must be a file")
+        content = path.read_bytes()
+    try:
+        return decode_json(content)
+    except ValueError as error:
+        raise kind(f"{path}: is not JSON: {error}") from error
+
+
+def read_toml(path: Path, kind: type[TilemapError] = ConfigError) -> dict[str, Any]:
+    """Read the table of a TOML file.
+
+    Raises:
+        kind: if it cannot be read, or holds no TOML.
+    """
+    with storing(f"{path}: cannot be read", kind=kind):
+        content = path.read_bytes()
+    try:
+        return decode_toml(content)
+    except ValueError as error:
+        raise kind(f"{path}: is not TOML: {error}") from error
+
+
+def decode_json(content: bytes | str) -> Any:
+    """Decode JSON.
+
+    Raises:
+        ValueError: whatever is wrong with it.
+    """
+    try:
+        value = json.loads(content)
+    except RecursionError:
+        raise _too_deep() from None
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise
+    except ValueError:
+        raise _too_long() from None
+    return _checked(value)
+
+
+def decode_toml(content: bytes) -> dict[str, Any]:
+    """Decode TOML; a byte order mark, as editors of Windows write it, is passed over.
+
+    Raises:
+        ValueError: whatever is wrong with it.
+    """
+    try:
+        value = tomllib.loads(content.decode("utf-8-sig"))
+    except RecursionError:
+        raise _too_deep() from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError):
+        raise
+    except ValueError:
+        raise _too_long() from None
+    _checked(value)
+    return value
+
+
+def _checked(value: Any) -> Any:
+    level = [value]
+    for _ in range(DEEPEST + 1):
+        level = [
+            child
+            for parent in level
+            if isinstance(parent, dict | list)
+            for child in (parent.values() if isinstance(parent, dict) else parent)
+        ]
+        if not level:
+            return value
+    raise _too_deep()
+
+
+def _too_deep() -> ValueError:
+    return ValueError(f"its lists and tables must be at most {DEEPEST} levels deep")
+
+
+def _too_long() -> ValueError:
+    return ValueError("it has a number of thousands of digits")  # which Python does not convert
 
 
 @contextmanager

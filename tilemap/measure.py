@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tilemap import errors
-from tilemap.errors import TilemapError
+from tilemap.errors import StoreError, TilemapError
+from tilemap.files import read_json
 from tilemap.geometry import Tile, TileGrid, round_up
 from tilemap.models import registry
 
@@ -103,8 +104,8 @@ def measure(trial: Trial) -> Cost:
     """
     cache = registry.data_home() / "measured" / f"{_key(trial)}.json"
     try:
-        return Cost(**json.loads(cache.read_text()))
-    except (OSError, ValueError, TypeError):
+        return Cost(**read_json(cache))
+    except (StoreError, TypeError):
         pass
     environment = {**os.environ, "OMP_NUM_THREADS": str(trial.threads)}
     done = subprocess.run(

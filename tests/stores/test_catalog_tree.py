@@ -306,7 +306,7 @@ def _spoil(path: Path, kind: str) -> None:
     ("spoil", "fault"),
     [
         (lambda r: (r / "catalog.json").unlink(), "catalog.json is not there"),
-        (lambda r: (r / "catalog.json").write_text("{"), "catalog.json must be JSON"),
+        (lambda r: (r / "catalog.json").write_text("{"), "catalog.json: is not JSON"),
         (lambda r: (r / "catalog.json").write_text("[]"), "catalog.json must be a STAC Catalog"),
         (
             lambda r: (r / "south/collection.json").unlink(),
@@ -381,7 +381,7 @@ def _spoil(path: Path, kind: str) -> None:
         ),
         (
             lambda r: (r / "north/two/v1/item.json").write_bytes(b"\xff\xfe"),
-            "north/two/v1/item.json must be JSON",
+            "north/two/v1/item.json: is not JSON",
         ),
     ],
     ids=lambda value: value.split("/")[-1][:40] if isinstance(value, str) else "",

@@ -18,8 +18,9 @@ from pydantic import (
 )
 
 from tilemap.cluster.settings import CONNECT_TIMEOUT_S, WAIT_S, ClusterSettings
-from tilemap.config_problem import first_problem, read_toml
+from tilemap.config_problem import first_problem
 from tilemap.errors import ConfigError
+from tilemap.files import read_toml
 
 VARIABLE = "TILEMAP_CLUSTER"
 """Environment variable that names a file with a ``[cluster]`` table."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,6 +16,7 @@ import rasterio
 
 from tilemap.errors import SceneError, UsageError
 from tilemap.evaluation.metrics import IGNORE
+from tilemap.files import decode_toml
 from tilemap.stores.opening import GDAL_SETTINGS, open_dataset
 
 UNKNOWN = 254
@@ -156,11 +156,13 @@ def read_table(path: str | Path) -> Table:
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        pairs = _toml(text) if path.suffix.lower() == ".toml" else _csv(text)
+        if path.suffix.lower() == ".toml":
+            pairs = _toml(path.read_bytes())
+        else:
+            pairs = _csv(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise SceneError(f"no such file: {path}") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, csv.Error) as error:
+    except (OSError, ValueError, csv.Error) as error:
         raise SceneError(f"cannot read the table {path}: {error}") from error
     table: dict[str, tuple[str, ...]] = {}
     for key, value in pairs:
@@ -173,8 +175,8 @@ def read_table(path: str | Path) -> Table:
     return table
 
 
-def _toml(text: str) -> list[tuple[str, str]]:
-    content = tomllib.loads(text)
+def _toml(text: bytes) -> list[tuple[str, str]]:
+    content = decode_toml(text)
     content = content.get("classes", content)
     if not isinstance(content, dict):
         return []

@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from tilemap import files
 from tilemap.errors import ModelError
 from tilemap.models.card import CARD_VERSION, READABLE, ModelCard
 
@@ -250,12 +251,7 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         ModelError: if the file cannot be read or holds something else.
     """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise ModelError(f"{path}: not JSON: {error}") from error
+    value = files.read_json(path, ModelError)
     if not isinstance(value, dict):
         raise ModelError(f"{path}: a model card must be a JSON object")
     return value

@@ -13,8 +13,9 @@ from pydantic import model_validator as check
 
 from tilemap.cluster.table import TABLES as CLUSTER_TABLES
 from tilemap.cluster.table import ClusterTable
-from tilemap.config_problem import first_problem, read_toml
+from tilemap.config_problem import first_problem
 from tilemap.errors import ConfigError
+from tilemap.files import read_toml
 
 _UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(s|min|h|d|w)\s*")

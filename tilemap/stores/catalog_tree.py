@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tilemap.errors import StoreError
-from tilemap.files import storing
+from tilemap.files import read_json, storing
 from tilemap.stores.catalog import CATALOG_FILE, COLLECTION_FILE, Member, check_name
 from tilemap.stores.sidecars import write_bytes
 from tilemap.stores.stac_item import json_text
@@ -201,14 +200,9 @@ def read_stac(path: Path, kind: str) -> Json:
     Raises:
         StoreError: if it is missing, or no such file.
     """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise StoreError(f"{path} is not there") from error
-    except OSError as error:
-        raise StoreError(f"cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise StoreError(f"{path} must be JSON: {error}") from error
+    if not path.exists():
+        raise StoreError(f"{path} is not there")
+    value = read_json(path)
     if not isinstance(value, dict) or value.get("type") != kind or not _has_links(value):
         got = value.get("type") if isinstance(value, dict) else type(value).__name__
         raise StoreError(f"{path} must be a STAC {kind} with links, its type is {got}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from datetime import datetime
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tilemap.errors import StoreError
+from tilemap.files import read_json
 from tilemap.stores.profile_reading import read_profile
 from tilemap.stores.sidecars import sidecar_names
 from tilemap.stores.stac_item import Asset, ItemFacts, Moment, build_item, stamp
@@ -118,12 +118,9 @@ def landcover_item(
 
 def _read_record(run_dir: Path) -> dict[str, Any]:
     path = run_dir / RUN
-    try:
-        record = json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise StoreError(f"{run_dir} must hold a finished run: it has no {RUN}") from error
-    except (OSError, ValueError) as error:
-        raise StoreError(f"cannot read {path}: {error}") from error
+    if not path.exists():
+        raise StoreError(f"{run_dir} must hold a finished run: it has no {RUN}")
+    record = read_json(path)
     if not isinstance(record, dict) or CLASS_MAP not in record.get("products", {}):
         raise StoreError(f"{path} must be of tilemap segment: it names no {CLASS_MAP}")
     return record

@@ -18,7 +18,7 @@ import shapely
 from odc.geo.crs import CRS
 
 from tilemap.errors import OutputError, SceneError
-from tilemap.files import system_error
+from tilemap.files import decode_json, system_error
 
 POINTS, DESIGN = "sample", "design"
 ANSWER = "reference"
@@ -176,7 +176,7 @@ def read_sample_file(path: Path) -> SampleFile:
             more = pyogrio.raw.read(path, layer=DESIGN, read_geometry=False)
             design = dict(zip(map(str, more[0]["fields"]), more[3], strict=True))
             told = (pyogrio.read_info(path, layer=DESIGN)["layer_metadata"] or {}).get("TILEMAP")
-            about = json.loads(told) if told else {}
+            about = decode_json(told) if told else {}
     except (RuntimeError, ValueError) as error:
         if isinstance(error, SceneError):
             raise

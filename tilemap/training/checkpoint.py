@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tilemap.errors import OutputError, StoreError
-from tilemap.files import system_error
+from tilemap.files import decode_json, system_error
 
 FILE = "checkpoint.safetensors"
 VERSION = 1
@@ -184,7 +184,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {})[_META])
+            header = decode_json((file.metadata() or {})[_META])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if header["version"] != VERSION:
             raise ValueError(f"it is of version {header['version']}, this tilemap has {VERSION}")

@@ -8,8 +8,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError
 from pydantic import model_validator as check
 
-from tilemap.config_problem import first_problem, read_toml
+from tilemap.config_problem import first_problem
 from tilemap.errors import ConfigError, SceneError
+from tilemap.files import read_toml
 from tilemap.models.card import ClassInfo
 from tilemap.scene import SceneRequest
 from tilemap.training.split import Split

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tilemap.errors import OutputError
-from tilemap.files import storing
+from tilemap.files import decode_json, storing
 from tilemap.training.checkpoint import replace_file
 
 FILE = "metrics.jsonl"
@@ -76,7 +76,7 @@ def read_history(path: Path) -> list[dict[str, Any]]:
     if path.exists():
         for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
-                line = json.loads(text)
+                line = decode_json(text)
             except ValueError:
                 continue
             if isinstance(line, dict) and isinstance(line.get("step"), int):

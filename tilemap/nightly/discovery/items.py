@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -11,6 +10,7 @@ from datetime import UTC, date, datetime
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from tilemap.files import decode_json
 from tilemap.nightly.discovery.naming import RASTERS
 
 LARGEST = 16 * 2**20
@@ -38,8 +38,8 @@ class Raster:
 def parse_json(content: bytes) -> Any:
     """What a JSON file says; None if it is no JSON."""
     try:
-        return json.loads(content)
-    except (ValueError, RecursionError):
+        return decode_json(content)
+    except ValueError:
         return None
 
 
