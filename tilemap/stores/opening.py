@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import threading
 import warnings
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import rasterio
 from rasterio.errors import NotGeoreferencedWarning
 
 from tilemap.errors import SceneError, TilemapError
+from tilemap.stores.vrt import read_vrt
 
 if TYPE_CHECKING:
     from tilemap.stores.remote.dataset import Container
@@ -35,7 +37,13 @@ GDAL_SETTINGS = {
     "GDAL_MAX_DATASET_POOL_SIZE": "64",
     "GTIFF_VIRTUAL_MEM_IO": "NO",
     "GDAL_HTTP_MAX_RETRY": "0",
+    # nothing is asked of the network, should any file still find a way to make GDAL try
+    "CPL_VSIL_CURL_ALLOWED_FILENAME": "none",
+    "GDAL_HTTP_PROXY": "127.0.0.1:0",
 }
+_VRT_TEXT = re.compile(r"'?<VRTDataset.*</VRTDataset>'?")
+_BESIDE = (".msk", ".MSK", ".ovr", ".OVR")
+_ERDAS = b"EHFA_HEADER_TAG"
 
 
 def plain_path(source: str | os.PathLike[str]) -> Path:
@@ -66,6 +74,7 @@ def naming_file(path: str, doing: str, error: type[TilemapError]) -> Iterator[No
         raise
     except Exception as problem:
         reason = " ".join(str(problem.__cause__ or problem).split()) or type(problem).__name__
+        reason = _VRT_TEXT.sub("it", reason)
         raise error(
             f"cannot {doing} {path}: {reason[:300].rstrip('.')}; it may be truncated or damaged"
         ) from problem
@@ -81,12 +90,15 @@ def driver_of(path: str) -> str:
     """
     if path.lower().endswith(".vrt"):
         return "VRT"
+    return driver_by(_head(path, 8), path)
+
+
+def _head(path: str, size: int) -> bytes:
     try:
         with Path(path).open("rb") as file:
-            head = file.read(8)
+            return file.read(size)
     except OSError as problem:
         raise SceneError(f"cannot open {path}: {problem.strerror}") from problem
-    return driver_by(head, path)
 
 
 def driver_by(head: bytes, path: str) -> str:
@@ -108,6 +120,9 @@ def driver_by(head: bytes, path: str) -> str:
 def open_dataset(path: str, remote: Container | None = None) -> Any:
     """A rasterio dataset in read mode, by the one driver allowed for the file.
 
+    The same holds for every file that GDAL opens by itself: masks and overviews beside this one,
+    and what a VRT reads.
+
     Args:
         path: absolute; of a remote file what it is called in messages.
         remote: where its bytes come from, inside whose ``run`` this is called; None for a local
@@ -117,26 +132,62 @@ def open_dataset(path: str, remote: Container | None = None) -> Any:
         SceneError: if that driver does not take it.
         StoreError: if a remote file cannot be read.
     """
-    driver = driver_of(path) if remote is None else driver_by(remote.reader.read(0, 8), path)
-    place: dict[str, Any] = {"fp": Path(path)}
     if remote is not None:
-        place = {"fp": remote.name, "opener": remote}
+        driver = driver_by(remote.reader.read(0, 8), path)
+        return _opened(path, driver, {"fp": remote.name, "opener": remote})
+    driver = driver_of(path)
+    if driver != "VRT":
+        _check_beside(path)
+        return _opened(path, driver, {"fp": Path(path)})
+    vrt = read_vrt(path)
+    for file in vrt.files:
+        if driver_of(file) != "VRT":
+            _check_beside(file)
+    return _opened(path, driver, {"fp": vrt.text})
+
+
+def _opened(path: str, driver: str, place: dict[str, Any]) -> Any:
     listener = _Listener()
     logger = logging.getLogger("rasterio._env")
     logger.addHandler(listener)
     try:
         with (
+            rasterio.Env(**GDAL_SETTINGS),
             naming_file(path, "open", SceneError),
             warnings.catch_warnings(),
         ):
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             dataset = rasterio.open(**place, driver=driver, sharing=False)
+            elsewhere = dataset.tags(ns="OVERVIEWS").get("OVERVIEW_FILE")
     finally:
         logger.removeHandler(listener)
-    if listener.lost:
+    if elsewhere is not None or listener.lost:
         dataset.close()
+    if elsewhere is not None:
+        raise SceneError(
+            f"{path} must not name a file for its overviews, it has OVERVIEW_FILE={elsewhere[:80]}"
+        )
+    if listener.lost:
         raise SceneError(f"{path} is truncated: {listener.lost[0]}; fetch it again")
     return dataset
+
+
+def _check_beside(path: str) -> None:
+    """Masks and overviews that GDAL finds by their names are rasters of the same few formats.
+
+    Raises:
+        SceneError: if one is not.
+    """
+    erdas = [
+        name
+        for stem in (str(Path(path).with_suffix("")), path)
+        for name in (f"{stem}.aux", f"{stem}.AUX")
+        if Path(name).is_file() and _head(name, len(_ERDAS)) == _ERDAS
+    ]
+    for name in (path, *erdas):
+        for suffix in _BESIDE:
+            if Path(name + suffix).is_file():
+                open_dataset(name + suffix).close()
 
 
 class _Listener(logging.Handler):

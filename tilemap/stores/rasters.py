@@ -22,11 +22,15 @@ from tilemap.stores.opening import GDAL_SETTINGS, naming_file, open_dataset, pla
 from tilemap.stores.remote.address import Address, AllowList, is_address
 from tilemap.stores.remote.blocks import RemoteFile, RemoteReader
 from tilemap.stores.remote.dataset import Container
-from tilemap.stores.vrt import referenced_files
+from tilemap.stores.vrt import read_vrt
 
 AnyArray = npt.NDArray[Any]
 BoolArray = npt.NDArray[np.bool_]
 
+_BESIDE = (
+    ".msk", ".aux.xml", ".aux", ".tfw", ".tifw", ".wld", ".j2w", ".jp2w", ".tab", ".rpb",
+    "_rpc.txt",
+)  # fmt: skip
 LARGEST_BLOCK = 2**30  # bytes a single block may take in memory
 
 
@@ -115,18 +119,41 @@ def describe(path: str) -> Raster:
     """
     if not Path(path).is_file():
         raise SceneError(f"not a file: {path}")
-    inner = referenced_files(path) if path.lower().endswith(".vrt") else ()
-    for file in inner:
-        if not file.lower().endswith(".vrt"):
-            with open_dataset(file):
-                pass
-    sidecars = tuple(p for p in (f"{path}.msk", f"{path}.aux.xml") if Path(p).is_file())
     with (
         rasterio.Env(**GDAL_SETTINGS),
         open_dataset(path) as dataset,
         naming_file(path, "read", SceneError),
     ):
-        return _raster(dataset, path, Path(path).stat().st_size, (path, *sidecars, *inner))
+        return _raster(dataset, path, Path(path).stat().st_size, files_read(path, dataset))
+
+
+def files_read(path: str, dataset: Any) -> tuple[str, ...]:
+    """Every local file whose content decides what reading this one gives, itself first.
+
+    Beside it these are the mask, ``.aux.xml`` (which may hold nodata, scale and place) and the
+    world file. A VRT adds all that it reads, with the files beside them.
+
+    Args:
+        path: absolute.
+        dataset: the same, open.
+
+    Raises:
+        SceneError: if a file that a VRT reads cannot be opened.
+    """
+    if dataset.driver != "VRT":
+        return tuple(dict.fromkeys((path, *_ending(dataset.files, _BESIDE))))
+    found = {path: None}
+    for file in read_vrt(path).files:
+        found[file] = None
+        if not file.lower().endswith(".vrt"):
+            with open_dataset(file) as inner, naming_file(file, "read", SceneError):
+                # a VRT may reduce what it reads, and then takes overviews
+                found |= dict.fromkeys(_ending(inner.files, (*_BESIDE, ".ovr")))
+    return tuple(found)
+
+
+def _ending(files: Sequence[str], endings: tuple[str, ...]) -> list[str]:
+    return [file for file in files if file.lower().endswith(endings)]
 
 
 def describe_remote(reader: RemoteReader) -> Raster:

@@ -210,10 +210,24 @@ def test_a_vrt_does_not_lead_onto_the_network(served: RangeServer, tmp_path: Pat
         opened(served, served.url("b.tif"))
     vrt = tmp_path / "c.vrt"
     vrt.write_text(
-        f"<VRTDataset><SourceFilename>{served.url('a/scene.tif')}</SourceFilename></VRTDataset>"
+        "<VRTDataset><VRTRasterBand><SimpleSource><SourceFilename>"
+        f"{served.url('a/scene.tif')}"
+        "</SourceFilename></SimpleSource></VRTRasterBand></VRTDataset>"
     )
     with pytest.raises(SceneError, match="only read local files"):
         opened(served, str(vrt))
+
+
+def test_a_file_does_not_send_gdal_elsewhere(served: RangeServer, tmp_path: Path):
+    """A TIFF may name a file for its overviews, which GDAL would open wherever it is."""
+    path = write_geotiff(tmp_path / "a.tif", random_scene())
+    with rasterio.open(path, "r+") as file:
+        file.update_tags(ns="OVERVIEWS", OVERVIEW_FILE=f"/vsicurl/{served.url('a/scene.tif')}")
+    served.files["b.tif"] = path.read_bytes()
+    for source in (str(path), served.url("b.tif")):
+        with pytest.raises(SceneError, match="must not name a file for its overviews"):
+            opened(served, source)
+    assert {asked.path for asked in served.log} == {"/b.tif"}
 
 
 def test_gdal_sees_one_file(served: RangeServer):
