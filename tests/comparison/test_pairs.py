@@ -151,3 +151,9 @@ def test_bad_input() -> None:
         pcc(q.astype(np.float32))  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"got uint8 \(2, 2\)"):
         cvaps(q[..., 0], 0.5)
+
+
+def test_a_change_vector_as_long_as_the_threshold_counts() -> None:
+    """Between two certain classes the length is exactly 1, and 1 is a threshold."""
+    q = np.array([[[254], [0]], [[0], [254]]], dtype=np.uint8)
+    assert cvaps(q, 1.0).labels.tolist() == [[0], [1]]

@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tilemap.errors import BusyError, StoreError
+from tilemap.nightly.facts import Kind
 from tilemap.nightly.ledger import (
     LEDGER_FILE,
     Ledger,
@@ -26,6 +27,7 @@ from tilemap.nightly.ledger import (
     quarantine_to_json,
 )
 from tilemap.nightly.lock import Holder, acquire
+from tilemap.nightly.pardon import forget
 
 from .facts import ME, MEMORY, NOW, found, held, product, quarantine
 
@@ -344,3 +346,13 @@ def test_json_that_is_no_product_is_told(data: st.DataObject) -> None:
             product_from_json(whole)
         with pytest.raises(StoreError):
             quarantine_from_json(whole)
+
+
+@pytest.mark.parametrize("kind", ["map", "change"])
+def test_what_is_forgotten_is_not_set_aside_any_more(ledger: Ledger, kind: Kind) -> None:
+    """A scene and a series alike; others stay as they are."""
+    ledger.quarantine(quarantine("a", kind=kind))
+    ledger.quarantine(quarantine("b", kind=kind))
+    assert forget(ledger, "pucallpa", "a")
+    assert ledger.quarantines() == [quarantine("b", kind=kind)]
+    assert not forget(ledger, "pucallpa", "a")

@@ -119,3 +119,17 @@ def test_a_core_that_is_lost() -> None:
     assert (core.date == NO_DATE).all()
     assert (core.qa & Qa.FEW).all()
     assert set(core.layers) == set(layer_specs(4))
+
+
+def test_a_sliver_is_judged_by_the_last_date_that_was_observed() -> None:
+    """An edge that moves by one pixel is a sliver, though clouds hide the date after it."""
+    labels = np.zeros((4, 9, 9), dtype=np.uint8)
+    labels[0, :, 5:] = labels[1, :, 5:] = 1
+    labels[2:, :, 4:] = 1
+    dates = np.where(np.arange(K)[None, :, None, None] == labels[:, None], 254, 0).astype(np.uint8)
+    dates[3] = 255
+    core = change_core(list(dates), [None] * 4, _method("pcc"))
+    moved = core.code == 1 + K * 0 + 1
+    assert moved.sum() == 5
+    assert moved[:, 2].all()  # column 4 of what was read
+    assert ((core.qa & Qa.SLIVER) > 0).tolist() == moved.tolist()

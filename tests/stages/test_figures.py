@@ -37,16 +37,20 @@ def test_figures_are_those_of_loops() -> None:
     cell = np.linspace(0.5, 1.5, 7)[:, None]
     found = core_figures(layers, DAYS, K, cell)
     km2, interval, classes = np.zeros(256), np.zeros(3), np.zeros((3, 256))
+    provisional = 0.0
     for row, col in np.ndindex(7, 11):
         code = int(layers["code"][row, col])
         km2[code] += cell[row, 0]
         if code and (code - 1) // K != (code - 1) % K:
             interval[list(DAYS).index(layers["date"][row, col])] += cell[row, 0]
+            provisional += cell[row, 0] * bool(layers["qa"][row, col] & Qa.PROVISIONAL)
         for date in range(3):
             classes[date, layers["labels"][date, row, col]] += cell[row, 0]
     assert np.allclose(found.km2, km2, atol=1e-12)
     assert np.allclose(found.interval_km2, interval, atol=1e-12)
     assert np.allclose(found.classes_km2, classes, atol=1e-12)
+    assert 0 < provisional < interval.sum()
+    assert np.allclose(found.provisional_km2, [provisional], atol=1e-12)
     assert found.pixels.sum() == 77
     assert found.p_change[7] == np.count_nonzero(layers["p_change"] == 7)
     assert found.times[15] == np.count_nonzero(layers["n_changes"] >= 15)

@@ -211,3 +211,14 @@ def test_labels_are_certain() -> None:
     """One class has it all; what is 255 was not observed."""
     got = from_labels(np.array([[0, 2, 255]], np.uint8), 3)
     assert got.tolist() == [[[254, 0, 255]], [[0, 0, 255]], [[0, 254, 255]]]
+
+
+def test_a_pixel_without_any_probability_was_not_observed() -> None:
+    """All classes at 0 is no distribution: 255, even where the pixel counts as valid."""
+    probability = np.zeros((3, 2, 2), dtype=np.float32)
+    probability[:, 0, 0] = 0.2, 0.2, 0.4
+    probability[:, 1, 0] = 0.5, 0.5, 0.0
+    valid = np.array([[True, True], [False, True]])
+    quantised = to_quantised(probability, valid)
+    assert quantised[:, 0, 0].tolist() == [64, 64, 127]  # rint(254 p) after p sums to 1
+    assert (quantised[:, [0, 1, 1], [1, 0, 1]] == 255).all()

@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 from odc.geo.geobox import GeoBox
 
 from tilemap.errors import ModelError
-from tilemap.geometry import Tile, TileGrid
+from tilemap.geometry import Tile, TileGrid, Window
 from tilemap.scene import Band, Scene
 from tilemap.stages.segment import (
     NODATA,
@@ -167,3 +167,21 @@ def test_grid_of_one_tile_has_no_frame() -> None:
     windows = frame_windows(grid, Tile(0, 0))
     assert all(window.size == 0 for window in windows.values())
     assert dataclasses.replace(grid, core=16, blend=4).size == 4
+
+
+def test_probabilities_are_kept_of_the_core_where_it_is_observed() -> None:
+    """In steps of 1/254 of the rounded probabilities; 255 in every class where nothing was seen."""
+    grid = TileGrid((40, 52), 16, 4, 2)
+    tile = Tile(1, 1)
+    image = random_scene((24, 24), bands=3, dtype=np.float32)
+    valid = np.ones((24, 24), dtype=np.bool_)
+    valid[6:9, 7:20] = False
+    model = load_toy(toy_card(context=2))
+    kept = segment_patch(grid, tile, image, valid, model, probabilities=True).quantised
+    assert kept is not None
+    assert kept.shape == (4, 16, 16)
+    seen = valid[4:-4, 4:-4]
+    assert (kept[:, ~seen] == NODATA).all()
+    half = round_probability(model.predict(image, Window(4, 4, 20, 20))).astype(float)
+    assert np.abs(kept[:, seen] - 254 * half[:, seen]).max() <= 0.5
+    assert segment_patch(grid, tile, image, valid, model).quantised is None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -18,11 +20,12 @@ from tilemap.stages.stitch import (
     needed_bands,
     nothing_observed,
     stitch_core,
+    stitch_tile,
     strips,
 )
 from tilemap.stages.tile import reflect_index
 from tilemap.stores.maps import Seam
-from tilemap.stores.predictions import UNCERTAINTIES, Prediction, frame_windows
+from tilemap.stores.predictions import UNCERTAINTIES, Prediction, PredictionStore, frame_windows
 from tilemap.testing import grids, load_toy, random_scene, toy_card
 
 Array = npt.NDArray[np.generic]
@@ -57,7 +60,7 @@ def _stitch(
             frames.setdefault(neighbour, {})[side] = predictions[neighbour].frame[side]
     own = predictions[tile]
     core = own.label, own.confidence
-    return stitch_core(grid, tile, core, frames, values, own.uncertainty)
+    return stitch_core(grid, tile, core, frames, values, own.uncertainty, own.quantised)
 
 
 def _tiled(grid: TileGrid, image: Array, valid: Array, model: Model) -> tuple[Array, Array, Seam]:
@@ -192,25 +195,168 @@ def test_values_and_nodata_are_kept() -> None:
     assert set(np.unique(label[valid])) <= {1, 2, 3, 4}
 
 
-def test_a_quarantined_neighbour_gives_its_weight_to_the_others() -> None:
-    """Without a neighbour a core keeps its own probabilities; nothing is mixed with zeros."""
-    grid = TileGrid((48, 48), 16, 6, 4)
-    model = load_toy(toy_card(context=2))
-    image = random_scene((48, 48), bands=3, dtype=np.float32)
-    valid = np.ones((48, 48), dtype=np.bool_)
-    predictions = _predict(grid, image, valid, model)
-    lost = Tile(1, 1)
+def _blended(grid: TileGrid, predictions: dict[Tile, Prediction]) -> Array:
+    """Weighted mean of all predictions at every pixel of the scene, weights made to sum to 1.
+
+    Written as a sum over pixels of whole tiles, float64 (class, y, x); NaN where no tile has
+    stored its probability.
+    """
+    classes = next(iter(predictions.values())).frame["top"].shape[0]
+    total = np.zeros((classes, *grid.scene))
+    weights = np.zeros(grid.scene)
+    whole = Window(0, 0, *grid.scene)
+    for tile, prediction in predictions.items():
+        for side, window in frame_windows(grid, tile).items():
+            part = window.intersect(whole)
+            place = part.slices()
+            weight = grid.weight(tile, part)
+            total[:, *place] += prediction.frame[side][:, *part.within(window)] * weight
+            weights[place] += weight
+    return np.where(weights > 0, total / np.where(weights > 0, weights, 1), np.nan)
+
+
+def _pooled(grid: TileGrid, seed: int = 0) -> tuple[dict[Tile, Prediction], Model]:
+    """Predictions of a model whose tiles disagree, with probabilities kept."""
+    model = load_toy(toy_card("pool", context=2, seed=seed))
+    image = random_scene(grid.scene, bands=3, seed=seed, dtype=np.float32)
+    valid = np.ones(grid.scene, dtype=np.bool_)
+    valid[3:19, 10:14] = False
+    predictions = {
+        tile: segment_patch(
+            grid,
+            tile,
+            _patch(image, grid.patch_window(tile)),
+            _patch(valid, grid.patch_window(tile)),
+            model,
+            UNCERTAINTIES,
+            probabilities=True,
+        )
+        for tile in grid.tiles()
+    }
+    return predictions, model
+
+
+def _check_core(grid: TileGrid, tile: Tile, got: StitchedCore, blended: Array) -> None:
+    """Compare confidence and label of a core's strips with the blended probabilities."""
+    window = grid.core_window(tile)
+    seen = got.landcover != NODATA
+    for strip in strips(grid, tile).values():
+        inside, want = strip.within(window), blended[:, *strip.slices()]
+        assert not np.isnan(want).any()
+        known = seen[inside]
+        off = np.abs(got.confidence[inside].astype(float) - 100 * want.max(axis=0))
+        assert off[known].max(initial=0) <= 0.5 + 100 * 2**-11  # percent, of float16
+        first, second = np.sort(want, axis=0)[[-1, -2]]
+        clear = known & (first - second > 2**-10)
+        assert (got.landcover[inside][clear] == 1 + want.argmax(axis=0)[clear]).all()
+
+
+def test_blended_cores_are_the_weighted_mean() -> None:
+    """Confidence and label near every core border are those of a mean taken pixel by pixel."""
+    grid = TileGrid((48, 55), 16, 6, 4)
+    predictions, model = _pooled(grid)
     values = tuple(c.value for c in model.card.classes)
-    want = {tile: _stitch(grid, predictions, tile, values) for tile in grid.tiles()}
+    for tile in grid.tiles():
+        _check_core(
+            grid, tile, _stitch(grid, predictions, tile, values), _blended(grid, predictions)
+        )
+
+
+def test_a_quarantined_neighbour_gives_its_weight_to_the_others() -> None:
+    """Without a tile its neighbours' weights are made to sum to 1; nothing is mixed with zeros."""
+    grid = TileGrid((48, 48), 16, 6, 4)
+    predictions, model = _pooled(grid)
+    values = tuple(c.value for c in model.card.classes)
+    lost = Tile(1, 1)
+    before = {tile: _stitch(grid, predictions, tile, values) for tile in grid.tiles()}
     del predictions[lost]
+    blended = _blended(grid, predictions)
+    moved = 0
     for tile in grid.tiles():
         if tile != lost:
             got = _stitch(grid, predictions, tile, values)
-            np.testing.assert_array_equal(got.landcover, want[tile].landcover)
-    blank = nothing_observed(grid, lost, ("margin",))
+            _check_core(grid, tile, got, blended)
+            moved += np.count_nonzero(got.confidence != before[tile].confidence)
+    assert moved > 0  # the tiles disagree, so the weights count
+    blank = nothing_observed(grid, lost, ("margin",), 4)
     assert (blank.landcover == NODATA).all()
     assert (blank.layers["margin"] == NODATA).all()
-    assert blank.stats.labels[NODATA] == 256
+    assert blank.stats.labels[NODATA] == blank.stats.confidence[NODATA] == 256
+    assert blank.quantised is not None
+    assert blank.quantised.shape == (4, 16, 16)
+    assert (blank.quantised == NODATA).all()
+
+
+def test_figures_of_a_core_are_counted_from_its_layers_and_its_neighbours() -> None:
+    """Histograms of labels and of confidence; the seam against the tiles above and to the left."""
+    grid = TileGrid((48, 55), 16, 6, 4)
+    predictions, model = _pooled(grid)
+    values = tuple(c.value for c in model.card.classes)
+    for tile in grid.tiles():
+        core = _stitch(grid, predictions, tile, values)
+        for layer, counts in (
+            (core.landcover, core.stats.labels),
+            (core.confidence, core.stats.confidence),
+        ):
+            np.testing.assert_array_equal(counts, np.bincount(layer.ravel(), minlength=256))
+        window = grid.core_window(tile)
+        pixels = differ = 0
+        largest = 0.0
+        for other, strip in (
+            (Tile(tile.row - 1, tile.col), strips(grid, tile)["top"]),
+            (Tile(tile.row, tile.col - 1), strips(grid, tile)["left"]),
+        ):
+            if other not in predictions:
+                continue
+            own, theirs = (_only(grid, who, predictions[who], strip) for who in (tile, other))
+            seen = core.landcover[strip.within(window)] != NODATA
+            pixels += int(seen.sum())
+            differ += int(((own.argmax(axis=0) != theirs.argmax(axis=0)) & seen).sum())
+            largest = max(largest, float(np.abs(own - theirs).max(axis=0)[seen].max(initial=0)))
+        assert core.stats.seam == Seam(pixels, differ, pytest.approx(largest, abs=1e-7))
+
+
+def _only(grid: TileGrid, tile: Tile, prediction: Prediction, window: Window) -> Array:
+    """Probability of one tile alone, float32 (class, y, x), of a window in its frame."""
+    alone = np.full((4, *grid.scene), np.nan, dtype=np.float32)
+    whole = Window(0, 0, *grid.scene)
+    for side, place in frame_windows(grid, tile).items():
+        part = place.intersect(whole)
+        alone[:, *part.slices()] = prediction.frame[side][:, *part.within(place)]
+    return alone[:, *window.slices()]
+
+
+def test_kept_probabilities_are_those_that_were_blended() -> None:
+    """Quantised probabilities of a core: its own inside, blended at the border, 255 if unseen."""
+    grid = TileGrid((48, 55), 16, 6, 4)
+    predictions, model = _pooled(grid)
+    values = tuple(c.value for c in model.card.classes)
+    blended = _blended(grid, predictions)
+    for tile in grid.tiles():
+        core = _stitch(grid, predictions, tile, values)
+        own = predictions[tile].quantised
+        assert core.quantised is not None
+        assert own is not None
+        seen = core.landcover != NODATA
+        assert ((core.quantised == NODATA) == ~seen).all()
+        want = own.astype(float)
+        window = grid.core_window(tile)
+        for strip in strips(grid, tile).values():
+            want[:, *strip.within(window)] = 254 * blended[:, *strip.slices()]
+        off = np.abs(core.quantised.astype(float) - want)[:, seen]
+        assert off.max(initial=0) <= 0.5 + 254 * 2**-11  # a step, of float16
+
+
+def test_a_tile_that_is_missing_itself_keeps_blank_probabilities(tmp_path: Path) -> None:
+    """Its core is all nodata, in every layer that the store keeps."""
+    grid = TileGrid((20, 30), 16, 4, 2)
+    store = PredictionStore.create(tmp_path / "p.zarr", grid, 4, "d" * 64, ("margin",), True)
+    lost = Tile(0, 1)
+    blank = stitch_tile(grid, lost, store, (1, 2, 3, 4), frozenset([lost]))
+    assert blank.quantised is not None
+    assert blank.quantised.shape == (4, 16, 14)
+    assert (blank.quantised == NODATA).all()
+    assert (blank.layers["margin"] == NODATA).all()
 
 
 def test_no_weight_at_all_is_an_error() -> None:

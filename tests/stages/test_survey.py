@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -18,20 +19,22 @@ from tilemap.testing import random_scene, toy_card, write_geotiff
 CARD = toy_card()
 
 
-def _source(path: Path, image: np.ndarray, **profile: object) -> SceneSource:
+def _source(
+    path: Path, image: np.ndarray, asked: Mapping[str, float] | None = None, **profile: object
+) -> SceneSource:
     write_geotiff(path, image, names=CARD.bands, **profile)  # type: ignore[arg-type]
-    return open_scene(SceneRequest((str(path),), bands=CARD.bands))
+    return open_scene(SceneRequest((str(path),), bands=CARD.bands, **(asked or {})))
 
 
 def test_pixels_come_in_the_units_of_the_card(tmp_path: Path) -> None:
     """Reflectance, or the numbers as they are; every pixel is one of the scene's."""
     image = random_scene((90, 130))
-    source = _source(tmp_path / "s.tif", image, scale=1e-4)
+    source = _source(tmp_path / "s.tif", image, {"scale": 1e-4, "offset": -0.1})
     with source.open() as reader:
         physical = survey(reader, CARD)
         stored = survey(reader, CARD.model_copy(update={"units": "stored"}))
     assert physical.dtype == stored.dtype == np.float32
-    np.testing.assert_allclose(physical, stored * np.float32(1e-4), rtol=1e-6)
+    np.testing.assert_allclose(physical, stored * 1e-4 - 0.1, rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(stored, image[:, ::2, ::2].reshape(3, -1))
 
 

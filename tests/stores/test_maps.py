@@ -200,3 +200,18 @@ def test_odc_geo_finds_the_geobox(tmp_path: Path, crs: str) -> None:
     assert found.shape == geobox.shape
     assert found.crs == geobox.crs
     np.testing.assert_allclose(tuple(found.affine), tuple(geobox.affine), rtol=1e-9)
+
+
+def test_a_damaged_core_is_to_be_made_again(tmp_path: Path) -> None:
+    """A window that meets it is an error, and its tile counts as missing from then on."""
+    store, _, _ = _filled(tmp_path / "map.zarr", GRID, _geobox(GRID.scene))
+    chunk = tmp_path / "map.zarr" / "confidence" / "c" / "1" / "1"
+    content = bytearray(chunk.read_bytes())
+    content[len(content) // 2] ^= 4
+    chunk.write_bytes(content)
+    assert store.read_window("confidence", Window(0, 0, 32, 70)).shape == (32, 70)
+    with pytest.raises(StoreError, match="damaged"):
+        store.read_window("confidence", Window(0, 0, 45, 70))
+    again = MapStore(tmp_path / "map.zarr", GRID)
+    states = {tuple(tile): again.state(tile) for tile in GRID.tiles()}
+    assert [tile for tile, state in states.items() if state is Mark.MISSING] == [(1, 1)]

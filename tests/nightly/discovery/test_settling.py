@@ -178,3 +178,13 @@ def test_a_fingerprint_changes_if_and_only_if_a_file_does(
         os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns + (change == "touch")))
     after = site.discover("in")["s"]
     assert (after.fingerprint == before.fingerprint) == (set(changes) == {"none"})
+
+
+def test_a_sidecar_that_is_being_written_holds_its_scene_back() -> None:
+    """It may be empty, but not younger than ``settle``."""
+    scene = File("/in/a.tif", 1, int(5e8 * 1e9))
+    old, young = (File("/in/a.tif.msk", 0, int(s * 1e9)) for s in (5e8, 1e9 - 3))
+    assert unsettled([scene], [old], 1e9, 60) is None
+    assert unsettled([scene], [old, young], 1e9, 60) == (
+        "a.tif.msk was modified 3 s ago, less than 60 s"
+    )
