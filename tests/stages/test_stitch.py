@@ -255,11 +255,9 @@ def test_blended_cores_are_the_weighted_mean() -> None:
     """Confidence and label near every core border are those of a mean taken pixel by pixel."""
     grid = TileGrid((48, 55), 16, 6, 4)
     predictions, model = _pooled(grid)
-    values = tuple(c.value for c in model.card.classes)
+    values, blended = tuple(c.value for c in model.card.classes), _blended(grid, predictions)
     for tile in grid.tiles():
-        _check_core(
-            grid, tile, _stitch(grid, predictions, tile, values), _blended(grid, predictions)
-        )
+        _check_core(grid, tile, _stitch(grid, predictions, tile, values), blended)
 
 
 def test_a_quarantined_neighbour_gives_its_weight_to_the_others() -> None:
@@ -288,9 +286,22 @@ def test_a_quarantined_neighbour_gives_its_weight_to_the_others() -> None:
 
 
 def test_figures_of_a_core_are_counted_from_its_layers_and_its_neighbours() -> None:
-    """Histograms of labels and of confidence; the seam against the tiles above and to the left."""
+    """Histograms of labels and of confidence; the seam against the tiles above and to the left.
+
+    Tiles disagree at random, and most of all where nothing was observed, which does not count.
+    """
     grid = TileGrid((48, 55), 16, 6, 4)
     predictions, model = _pooled(grid)
+    random = np.random.default_rng(5)
+    for prediction in predictions.values():
+        for band in prediction.frame.values():
+            share = random.dirichlet(np.ones(4), band.shape[1:]).transpose(2, 0, 1)
+            band[:] = share.astype(np.float16)
+    for tile, index in ((Tile(0, 0), 0), (Tile(1, 0), 1)):  # hidden pixel (17, 11)
+        for side, window in frame_windows(grid, tile).items():
+            if Window(17, 11, 18, 12).intersect(window).size:
+                band = predictions[tile].frame[side]
+                band[:, 17 - window.top, 11 - window.left] = np.eye(4)[index]
     values = tuple(c.value for c in model.card.classes)
     for tile in grid.tiles():
         core = _stitch(grid, predictions, tile, values)

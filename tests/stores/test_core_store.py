@@ -45,6 +45,15 @@ def test_any_window_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert store.read_figures(Tile(0, 2)).tolist() == [2, 0.5]
 
 
+def test_a_core_without_its_figures_is_to_be_done_again(tmp_path: Path) -> None:
+    """The tables are added up from them."""
+    store, _ = _store(tmp_path)
+    [chunk] = (tmp_path / "s.zarr" / "figures" / "c" / "2" / "3").glob("*")
+    chunk.unlink()
+    assert store.state(Tile(2, 3)) is Mark.MISSING
+    assert store.state(Tile(2, 2)) is Mark.DONE
+
+
 def test_a_core_is_done_only_with_all_its_chunks(tmp_path: Path) -> None:
     """A lost chunk is an error when it is read, and the core is to be done again."""
     store, _ = _store(tmp_path)

@@ -203,6 +203,20 @@ def test_mask_inside_and_beside_the_file(tmp_path: Path, internal: bool):
     assert source.files == ((str(file),) if internal else (str(file), f"{file}.msk"))
 
 
+def test_a_mask_for_each_band(tmp_path: Path):
+    """A pixel that any band masks was not observed."""
+    image = random_scene()
+    masks = np.random.default_rng(2).random(image.shape) > 0.3
+    file = write_geotiff(tmp_path / "a.tif", image)
+    profile = {"driver": "GTiff", "width": 110, "height": 75, "count": 3, "dtype": "uint8"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        with rasterio.open(f"{file}.msk", "w", **profile) as beside:
+            beside.write(masks.astype(np.uint8) * 255)
+            beside.update_tags(**{f"INTERNAL_MASK_FLAGS_{band}": "0" for band in (1, 2, 3)})
+    np.testing.assert_array_equal(read_all(opened(file))[1], masks.all(axis=0))
+
+
 def test_sidecar_declares_nodata(tmp_path: Path):
     """What .aux.xml says counts, though folders are not listed."""
     image = random_scene()

@@ -75,6 +75,21 @@ def test_a_bent_cell_is_worked_out_exactly() -> None:
         assert (rows[y, x], cols[y, x]) == (int((70 - lat) * 10), int((lon + 20) * 10))
 
 
+@pytest.mark.parametrize("side", [500, 2_000, 5_000])
+def test_a_slightly_bent_cell_is_within_its_tolerance(side: int) -> None:
+    """Only a centre within 0.03 pixels of an edge may be given to the pixel beyond it."""
+    target = GeoBox((70, 90), Affine(side, 0, 2e5, 0, -side, 7_000_000), "EPSG:32633")
+    degrees = side / 1e5
+    shape = (round(40 / degrees), round(60 / degrees))
+    source = GeoBox(shape, Affine(degrees, 0, -20, 0, -degrees, 75), "EPSG:4326")
+    found = Placing(target, source).indices(Window(0, 0, 70, 90))
+    x, y = np.meshgrid(2e5 + side * (np.arange(90) + 0.5), 7e6 - side * (np.arange(70) + 0.5))
+    lon, lat = Transformer.from_crs("EPSG:32633", "EPSG:4326", always_xy=True).transform(x, y)
+    for index, exact in zip(found, ((75 - lat) / degrees, (lon + 20) / degrees), strict=True):
+        clear = np.abs(exact - np.rint(exact)) > 0.03
+        np.testing.assert_array_equal(index[clear], np.floor(exact)[clear])
+
+
 def test_a_centre_on_an_edge_goes_right_and_down() -> None:
     """Pixels twice as large: every centre lies on four; rounding does not choose."""
     coarse = GeoBox((3, 4), Affine(0.2, 0, 10.1, 0, -0.2, 50.3), None)
