@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import subprocess
@@ -134,7 +135,7 @@ def test_without_validation_blocks_the_last_weights_count() -> None:
     data = ToyData()
     data.counts[Part.VALIDATION] = 0
     fitted = fit(pixel_net(), data, toy_config(validate_every=2))
-    assert fitted.progress.best_step == 0
+    assert fitted.progress.kept_step is None
     assert all("loss" in line for line in fitted.lines)
 
 
@@ -209,6 +210,33 @@ def test_fine_tuning_goes_on_from_the_weights_there_are() -> None:
     assert tuned.progress.step == 5
     after = mean_iou(count_pairs(tuned.network, data.blocks(Part.TEST), 3))
     assert after > before - 0.05
+
+
+def test_steps_that_only_harm_are_not_kept(tmp_path: Path) -> None:
+    """The weights it began with count as step 0, also when it is killed before a checkpoint."""
+    data = ToyData(noise=0.25, size=4)
+    good = fit(pixel_net(), data, toy_config(steps=50, rate=3e-2)).network
+    before = {name: value.clone() for name, value in good.state_dict().items()}
+    own = mean_iou(count_pairs(good, data.blocks(Part.VALIDATION), 3))
+    ruinous = toy_config(rate=1e3, clip=0.0, validate_every=2, checkpoint_every=4, ema=0.5)
+
+    class Killed(Silent):
+        def step(self, step: int, loss: float) -> None:
+            if step == 3:
+                raise KeyboardInterrupt
+
+    place = Place(folder=tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        fit(copy.deepcopy(good), data, ruinous, place, Killed(), learned=True)
+    tuned = fit(copy.deepcopy(good), data, ruinous, place, learned=True)
+    assert (tuned.progress.kept_step, tuned.progress.best) == (0, own)
+    for name, value in tuned.network.state_dict().items():
+        assert torch.equal(value, before[name])
+    told = [line["step"] for line in read_history(tmp_path / "metrics.jsonl") if "miou" in line]
+    assert told == [0, 2, 4, 6]
+    again = fine_tune(copy.deepcopy(good), data, ruinous, 3)
+    assert again.progress.kept_step == 0
+    assert fit(pixel_net(), data, toy_config(steps=1)).progress.kept_step == 1
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

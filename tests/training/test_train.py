@@ -10,10 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
 from PIL import Image
 from safetensors.numpy import load_file
+from typer.testing import CliRunner
 
 import tilemap
+from tilemap.cli.main import app
 from tilemap.errors import ConfigError, ModelError, OutputError, StoreError
 from tilemap.evaluation.metrics import confusion, scores
 from tilemap.exporting.forms import prune_model
@@ -23,7 +26,7 @@ from tilemap.training.config import load_config
 from tilemap.training.curves import draw_curves
 from tilemap.training.history import read_history
 from tilemap.training.interface import Silent
-from tilemap.training.measuring import table
+from tilemap.training.measuring import Metrics, below_baseline, table
 from tilemap.training.samples import prepare_data
 from tilemap.training.split import Part
 from tilemap.training.train import TrainResult
@@ -275,6 +278,84 @@ def test_a_pruned_model_is_trained_on(trained: TrainResult, tmp_path: Path) -> N
     assert {k: before[k].shape for k in weights} == {k: after[k].shape for k in weights}
     for key in weights:
         np.testing.assert_allclose(after[key], before[key], atol=1e-6)
+
+
+def _go_on(folder: Path, start: Path, **loop: Any) -> Path:
+    """A configuration that goes on with a model, on the scene it knows."""
+    changed = write_toy_scene(folder)
+    changed["model"] = {"start": str(start)}
+    changed["training"] |= loop
+    return write_config(folder / "config.toml", changed)
+
+
+def test_going_on_never_makes_a_model_worse(trained: TrainResult, tmp_path: Path) -> None:
+    """A ruinous rate: the start is given back with its figures, also after Ctrl-C, and told."""
+    config = _go_on(tmp_path, trained.model, rate=100.0, clip=0.0, steps=4, validate_every=2)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "out", Stopping(3))
+    result = train(config, tmp_path / "out")
+    assert result.record["best_step"] == result.card.metrics["steps"] == 0
+    before, after = (load_file(one / "model.safetensors") for one in (trained.model, result.model))
+    assert all(np.array_equal(after[name], before[name]) for name in before)
+    for name in ("test_miou", "test_oa", "validation_miou"):
+        assert result.card.metrics[name] == trained.card.metrics[name]
+    kept = "No step made toy better on the validation blocks"
+    assert result.record["warnings"][0].startswith(kept)
+    assert kept in result.card.description
+    unbroken = train(config, tmp_path / "unbroken")
+    assert unbroken.card == result.card
+
+
+def test_going_on_begins_as_the_model_it_goes_on_with(trained: TrainResult, tmp_path: Path) -> None:
+    """On a brighter scene too: its weights are of its own standardisation, not the new data's."""
+    config = _go_on(tmp_path, trained.model, rate=1e-12, steps=1)
+    with rasterio.open(tmp_path / "scene.tif", "r+") as scene:
+        scene.write(scene.read() + 700)
+    result = train(config, tmp_path / "out")
+    assert (result.card.mean, result.card.std) == (trained.card.mean, trained.card.std)
+    assert result.card.statistics is not None
+    assert result.card.statistics[0].mean > trained.card.mean[0] + 600
+    data = prepare_data(load_config(config), tmp_path / "out")
+    model, matrix = load(resolve(trained.model)), np.zeros((2, 2), np.int64)
+    for block in data.blocks(Part.VALIDATION):
+        own = model.predict(block.image, block.inner).argmax(axis=0).astype(np.uint8)
+        matrix += confusion(block.label, own, 2)
+    first = read_history(tmp_path / "out" / "metrics.jsonl")[0]
+    assert first["step"] == 0
+    assert first["miou"] == pytest.approx(scores(matrix).miou, abs=1e-3)
+
+
+@pytest.mark.parametrize("part", ["test", "validation"])
+def test_a_network_below_single_pixels_is_told(part: str, tmp_path: Path) -> None:
+    """In the summary, the record and the card, with both figures; on whichever part there is."""
+    changed = write_toy_scene(tmp_path)
+    changed["training"] |= {"steps": 1, "rate": 1e-6}
+    if part == "validation":
+        changed["split"]["test"] = 0.0
+    config, out = write_config(tmp_path / "config.toml", changed), tmp_path / "out"
+    done = CliRunner().invoke(app, ["train", str(config), "--out", str(out), "--threads", "1"])
+    assert done.exit_code == 0, done.output
+    card = resolve(out / "model").card
+    figures = card.metrics
+    pixels = {"test": "per_pixel_miou", "validation": "per_pixel_validation_miou"}[part]
+    own, other = float(figures[f"{part}_miou"]), float(figures[pixels])
+    assert own < other - 0.2
+    (told,) = json.loads((out / "train.json").read_text())["warnings"]
+    assert told.startswith(f"On the {part} blocks the network's mean IoU is {own:.3f}, that of a")
+    assert f"single pixels is {other:.3f}" in told
+    assert told in card.description
+    assert f"warning  {told}" in done.output
+
+
+def test_a_network_above_single_pixels_is_not_told_of() -> None:
+    """Nor one as good as they are; below one class everywhere it is."""
+    figures: Metrics = {"test_miou": 0.6, "per_pixel_miou": 0.6, "plain_miou": 0.3}
+    assert below_baseline(figures, 0.0) is None
+    told = below_baseline(figures | {"per_pixel_miou": 0.1, "plain_miou": 0.61}, 0.9)
+    assert told is not None
+    assert "most common class everywhere is 0.610" in told
+    assert below_baseline({"per_pixel_validation_miou": 0.5}, 0.5) is None
+    assert below_baseline({}, -1.0) is None
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,8 @@ def train(
     result = api.train(config, out, progress=progress, fresh=fresh, device=device, threads=threads)
     for line in table(result.card.metrics):
         typer.echo(line)
+    for warning in result.record.get("warnings", ()):
+        typer.echo(f"warning  {warning}")
     typer.echo(
         f"temperature {result.card.temperature}, "
         f"{result.record['steps']} steps in {result.record['seconds']} s; wrote {result.model}"

@@ -36,7 +36,7 @@ class Progress:
     Args:
         step: steps done.
         best: best mIoU on the validation part so far, 0..1; -1 before the first.
-        best_step: the step after which it was measured.
+        best_step: the step after which it was measured; 0 for the weights it began with.
         stale: validations since then.
         losses: sum of the losses since the last logged step.
         counted: how many these are.
@@ -52,6 +52,11 @@ class Progress:
     counted: int = 0
     seconds: float = 0.0
     ended: bool = False
+
+    @property
+    def kept_step(self) -> int | None:
+        """The step whose weights are the best on the validation part; None if none was measured."""
+        return None if self.best < 0 else self.best_step
 
 
 @dataclass

@@ -15,14 +15,14 @@ _GRID = "#dddddd"
 
 
 def draw_curves(
-    lines: list[dict[str, Any]], colors: dict[str, str], best_step: int, path: Path
+    lines: list[dict[str, Any]], colors: dict[str, str], kept_step: int | None, path: Path
 ) -> None:
     """Draw the history of a training as a PNG.
 
     Args:
         lines: of the history, see ``history.History``.
         colors: "#rrggbb" by class name.
-        best_step: whose weights were kept; 0 for none.
+        kept_step: whose weights were kept by validation, if any.
         path: of the PNG.
 
     Raises:
@@ -35,7 +35,7 @@ def draw_curves(
     FigureCanvasAgg(figure)
     upper, lower = figure.subplots(2, 1, sharex=True)
     _losses(upper, [line for line in lines if "loss" in line])
-    _scores(lower, [line for line in lines if "miou" in line], colors, best_step)
+    _scores(lower, [line for line in lines if "miou" in line], colors, kept_step)
     replace_file(path, lambda partial: figure.savefig(partial, format="png", dpi=110))
 
 
@@ -66,7 +66,9 @@ def _losses(axes: Axes, told: list[dict[str, Any]]) -> None:
     _plain(axes, "loss of training")
 
 
-def _scores(axes: Axes, told: list[dict[str, Any]], colors: dict[str, str], best_step: int) -> None:
+def _scores(
+    axes: Axes, told: list[dict[str, Any]], colors: dict[str, str], kept_step: int | None
+) -> None:
     """IoU of each class in its colour, their mean, and the step whose weights were kept."""
     for name, color in colors.items():
         points = [(line["step"], line["iou"][name]) for line in told if name in line["iou"]]
@@ -75,8 +77,8 @@ def _scores(axes: Axes, told: list[dict[str, Any]], colors: dict[str, str], best
     if told:
         steps, means = [line["step"] for line in told], [line["miou"] for line in told]
         axes.plot(steps, means, color=_COLOURS[1], linewidth=2, marker=".", label="mean")
-    if best_step:
-        axes.axvline(best_step, color=_COLOURS[1], linestyle=":", label=f"kept: step {best_step}")
+    if kept_step is not None:
+        axes.axvline(kept_step, color=_COLOURS[1], linestyle=":", label=f"kept: step {kept_step}")
     axes.set_ylim(0, 1)
     axes.set_xlabel("step")
     _plain(axes, "IoU on the validation part")

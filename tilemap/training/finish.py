@@ -16,7 +16,7 @@ from tilemap.models.registry import ModelRef, file_sha256, resolve, save_card
 from tilemap.probing import probe_model
 from tilemap.stores.geotiff import open_scene
 from tilemap.training.interface import Fitted, Listener
-from tilemap.training.measuring import Measured, Metrics
+from tilemap.training.measuring import Measured, Metrics, below_baseline
 from tilemap.training.split import Part
 from tilemap.training.start import architecture_of, find_start, origin, stride_for
 
@@ -84,19 +84,21 @@ def _card(
 ) -> ModelCard:
     architecture = architecture_of(config)
     start = find_start(config)
+    warned = warnings(fitted, measured, start)
     metrics: Metrics = dict(measured.metrics)
-    if fitted.progress.best_step:
+    kept = fitted.progress.kept_step
+    if kept is not None:
         metrics["validation_miou"] = round(fitted.progress.best, 5)
     metrics |= {
         "train_pixels": int(data.counts[Part.TRAIN].sum()),
         "validation_pixels": int(data.counts[Part.VALIDATION].sum()),
-        "steps": fitted.progress.best_step or fitted.progress.step,
+        "steps": fitted.progress.step if kept is None else kept,
         "seed": config.seed,
     }
     return ModelCard(
         name=config.name,
         title=config.title or config.name,
-        description=config.description or _description(config),
+        description=" ".join([config.description or _description(config), *warned]),
         license=config.license,
         source="tilemap train",
         bands=data.bands,
@@ -116,6 +118,19 @@ def _card(
         weights=WEIGHTS,
         sha256=digest,
     )
+
+
+def warnings(fitted: Fitted, measured: Measured, start: ModelRef | None) -> list[str]:
+    """What a person must know before they use the model, a sentence each; mostly nothing."""
+    lines = []
+    if start is not None and fitted.progress.kept_step == 0:
+        lines.append(
+            f"No step made {start.card.name} better on the validation blocks, so its weights are "
+            "kept as they were."
+        )
+    if (below := below_baseline(measured.metrics, fitted.progress.best)) is not None:
+        lines.append(below)
+    return lines
 
 
 def _description(config: TrainingConfig) -> str:

@@ -77,7 +77,9 @@ class _Training:
         config: TrainingConfig,
         place: Place,
         listener: Listener,
+        learned: bool,
     ) -> None:
+        self.learned = learned
         self.data, self.config, self.place, self.listener = data, config, place, listener
         self.loop = config.training
         self.device = pick_device(place.device)
@@ -232,7 +234,8 @@ class _Training:
                         f"continuing with {key} {value}, it was {before}: weights may differ in "
                         "their last bits from those of an unbroken training"
                     )
-        self.history.begin(self.progress.step)
+        # Without a checkpoint nothing vouches for a line, not even for that of step 0.
+        self.history.begin(self.progress.step if self.kept else -1)
 
     # --- the loop ------------------------------------------------------------------------------
 
@@ -240,6 +243,8 @@ class _Training:
         """All steps that are left."""
         progress, loop = self.progress, self.loop
         self.listener.begin(loop.steps, progress.step)
+        if self.learned and self.validates and progress.step == 0:
+            self.validate()
         with closing(Ahead(self.data.batch, loop.steps)) as ahead:
             while not progress.ended:
                 begun = time.monotonic()
@@ -302,15 +307,19 @@ def fit(
     config: TrainingConfig,
     place: Place | None = None,
     listener: Listener | None = None,
+    learned: bool = False,
 ) -> Fitted:
     """Train a network, or go on with it where its checkpoint is.
 
     Args:
-        network: from ``networks.build``, freshly initialised; it is changed.
+        network: from ``networks.build``, freshly initialised, or one that has learned; it is
+            changed.
         data: batches and blocks.
         config: its loop, loss, distillation and seed count here.
         place: where it runs and is kept; default on the CPU, one thread, kept nowhere.
         listener: told what happens.
+        learned: the network has learned before. Its weights are validated before the first step
+            and are given back if no step makes better ones.
 
     Raises:
         TrainingError: if a loss or a gradient is not finite; the last checkpoint is kept.
@@ -319,7 +328,7 @@ def fit(
     """
     place, listener = place or Place(), listener or Silent()
     with reproducible(pick_device(place.device), place.threads):
-        training = _Training(network, data, config, place, listener)
+        training = _Training(network, data, config, place, listener, learned)
         training.resume()
         try:
             training.run()
@@ -341,6 +350,8 @@ def fine_tune(
 ) -> Fitted:
     """Train a network that has learned before for some more steps, such as after pruning.
 
+    If no step makes it better on the validation part, it comes back as it was.
+
     Args:
         network: with its weights; it is changed.
         config: as it was trained with; rate and schedule start anew over ``steps``.
@@ -348,4 +359,5 @@ def fine_tune(
         place: see ``fit``; its folder must not be that of another training.
     """
     loop = config.training.model_copy(update={"steps": steps})
-    return fit(network, data, config.model_copy(update={"training": loop}), place, listener)
+    config = config.model_copy(update={"training": loop})
+    return fit(network, data, config, place, listener, learned=True)

@@ -23,6 +23,7 @@ from tilemap.training.validate import block_logits, labelled, mean_iou, sample
 PIXELS = 200_000
 """Most that a temperature or a baseline is fitted to."""
 BASELINES = ("per_pixel", "plain")
+VALIDATED = "per_pixel_validation_miou"
 _DIGITS = 5
 
 Metrics = dict[str, float | int | str]
@@ -34,7 +35,7 @@ class Measured:
 
     Args:
         temperature: fitted on the validation part; 1 without one.
-        metrics: for the card, see ``measure``; empty without a test part.
+        metrics: for the card, see ``measure``.
     """
 
     temperature: float
@@ -48,8 +49,9 @@ def measure(network: nn.Module, data: Data, seed: int) -> Measured:
     ``per_pixel_*`` of a logistic regression on the bands of single pixels, each of IoU by class,
     mIoU (over the classes in the labels) and overall accuracy; all on the pixels of the test part.
     ``ece_before`` and ``ece_after`` are the calibration error without and with the temperature.
-    Where the labels are a teacher's, the figures are of agreement with it;
-    ``test_teacher_agreement`` always is.
+    Without a test part there is only that regression's mIoU on the validation part,
+    ``per_pixel_validation_miou``. Where the labels are a teacher's, the figures are of agreement
+    with it; ``test_teacher_agreement`` always is.
 
     Args:
         network: in evaluation mode.
@@ -59,9 +61,34 @@ def measure(network: nn.Module, data: Data, seed: int) -> Measured:
     temperature = 1.0
     if data.counts[Part.VALIDATION].sum():
         temperature = _temperature(network, data, seed)
+    pixel_model, validated = _pixel_model(data, seed)
     if not data.counts[Part.TEST].sum():
-        return Measured(temperature, {})
-    return Measured(temperature, _test(network, data, temperature, _pixel_model(data, seed)))
+        shown = data.counts[Part.VALIDATION].sum() > 0
+        return Measured(temperature, {VALIDATED: _round(validated)} if shown else {})
+    return Measured(temperature, _test(network, data, temperature, pixel_model))
+
+
+def below_baseline(metrics: Metrics, validated: float) -> str | None:
+    """A sentence if single pixels, or one class everywhere, do better than the network.
+
+    Args:
+        metrics: of ``Measured``.
+        validated: mean IoU of the network on the validation part.
+    """
+    pixels, common = "a classifier of single pixels", "its most common class everywhere"
+    if "test_miou" in metrics:
+        blocks, own = "test", float(metrics["test_miou"])
+        others = {pixels: metrics["per_pixel_miou"], common: metrics["plain_miou"]}
+    else:
+        blocks, own = "validation", validated
+        others = {pixels: metrics[VALIDATED]} if VALIDATED in metrics else {}
+    for what, other in others.items():
+        if own < float(other):
+            return (
+                f"On the {blocks} blocks the network's mean IoU is {own:.3f}, that of {what} is "
+                f"{float(other):.3f}: it must be higher to be of use."
+            )
+    return None
 
 
 def _temperature(network: nn.Module, data: Data, seed: int) -> float:
@@ -78,8 +105,12 @@ def _pixels(data: Data, part: Part) -> Iterator[tuple[FloatArray, npt.NDArray[np
         yield labelled(block.image[:, *block.inner.slices()], block.label)
 
 
-def _pixel_model(data: Data, seed: int) -> PixelModel:
-    """The better of two on the validation part: with classes as they are, and with equal ones."""
+def _pixel_model(data: Data, seed: int) -> tuple[PixelModel, float]:
+    """The better of two on the validation part: with classes as they are, and with equal ones.
+
+    Returns:
+        The model, and its mean IoU on the validation part; 0 without one.
+    """
     bands, labels = sample(_pixels(data, Part.TRAIN), PIXELS, seed)
     classes = len(data.classes)
     models = [fit_pixels(bands, labels, classes, balanced) for balanced in (False, True)]
@@ -88,7 +119,9 @@ def _pixel_model(data: Data, seed: int) -> PixelModel:
         for matrix, model in zip(found, models, strict=True):
             own = model.classify(block.image[:, *block.inner.slices()])
             matrix += confusion(block.label, own, classes)
-    return models[int(np.argmax([mean_iou(matrix) for matrix in found]))]
+    validated = [mean_iou(matrix) for matrix in found]
+    best = int(np.argmax(validated))
+    return models[best], validated[best]
 
 
 def _test(network: nn.Module, data: Data, temperature: float, pixel_model: PixelModel) -> Metrics:

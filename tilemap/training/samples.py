@@ -85,9 +85,10 @@ class TrainingData:
     Attributes:
         classes: in the order of the output.
         bands: common names, in the order of the input.
-        mean: per band, of observed pixels of the training part.
+        mean: per band, of observed pixels of the training part; that of the model that is gone on
+            with, where there is one in the same units, since its weights know no other.
         std: likewise, above 0.
-        statistics: likewise, with quantiles.
+        statistics: per band, of observed pixels of the training part.
         gsd_m: smallest and largest true side of a pixel, metres; None without a CRS.
         counts: labelled pixels, int64 (part, class): training, validation, test.
         notes: what the user should know.
@@ -101,6 +102,7 @@ class TrainingData:
         scenes: tuple[SceneSamples, ...],
         counted: Counted,
         stride: int,
+        start: ModelCard | None = None,
     ) -> None:
         self._config, self._scenes, self._counted = config, scenes, counted
         self.stride = stride
@@ -109,7 +111,9 @@ class TrainingData:
         self.bands = scenes[0].scene.band_names
         self.statistics: tuple[BandStatistics, ...] = counted.statistics
         self.mean = tuple(one.mean for one in counted.statistics)
-        self.std = tuple(one.std for one in counted.statistics)
+        self.std = self._spread = tuple(one.std for one in counted.statistics)
+        if start is not None and (start.units, start.bands) == (self.units, self.bands):
+            self.mean, self.std = start.mean or self.mean, start.std or self.std
         self.counts = counted.counts
         self.gsd_m = _ground_sample_distance(scenes)
         notes = [note for one in scenes for note in one.notes]
@@ -144,7 +148,7 @@ class TrainingData:
         read = pose.source_side(side)
         window = place_window(spot, parts.store.scene.shape, read, read)
         crop = strike(cut(parts, window, self.units == "reflectance"), pose, side)
-        std = np.array(self.std, dtype=np.float32)
+        std = np.array(self._spread, dtype=np.float32)
         image = vary(crop.image, crop.valid, self.bands, std, config.augment, random)
         dtype: Any = parts.store.scene.dtype
         if self.units == "stored" and np.issubdtype(dtype, np.integer):
@@ -234,7 +238,7 @@ def prepare_data(
     Raises:
         TilemapError: of the kind that fits; nothing is left on the disk then that was not there.
     """
-    from tilemap.training.start import check_weights, stride_for
+    from tilemap.training.start import check_weights, find_start, stride_for
 
     stride = stride_for(config)
     check_crop(config, stride)
@@ -249,7 +253,8 @@ def prepare_data(
     try:
         stores = make_samples(scenes, config, folder, tell)
         counted = count_samples(scenes, stores, config, folder, tell)
-        return TrainingData(config, scenes, counted, stride)
+        begun = find_start(config)
+        return TrainingData(config, scenes, counted, stride, None if begun is None else begun.card)
     except TilemapError:
         if folder in new:
             shutil.rmtree(folder, ignore_errors=True)

@@ -32,14 +32,14 @@ from tilemap.models.registry import CARD, file_sha256
 from tilemap.training import checkpoint, history
 from tilemap.training.config import TrainingConfig, load_config
 from tilemap.training.curves import draw_curves
-from tilemap.training.finish import WEIGHTS, described, write_model
+from tilemap.training.finish import WEIGHTS, described, warnings, write_model
 from tilemap.training.fit import fit
 from tilemap.training.interface import Listener, Place, Silent
 from tilemap.training.measuring import measure
 from tilemap.training.running import pick_device, reproducible
 from tilemap.training.samples import TrainingData, prepare_data
 from tilemap.training.split import Part
-from tilemap.training.start import architecture_of, first_network, origin
+from tilemap.training.start import architecture_of, find_start, first_network, origin
 
 MODEL, RECORD, CURVES, SAMPLES = "model", "train.json", "curves.png", "samples"
 OURS = (MODEL, CURVES, history.FILE, checkpoint.FILE, SAMPLES, RECORD)
@@ -119,9 +119,10 @@ def _run(
 ) -> TrainResult:
     out = place.folder
     assert out is not None
-    fitted = fit(network, data, config, place, listener)
+    start = find_start(config)
+    fitted = fit(network, data, config, place, listener, learned=start is not None)
     colors = {one.name: one.color for one in data.classes}
-    draw_curves(fitted.lines, colors, fitted.progress.best_step, out / CURVES)
+    draw_curves(fitted.lines, colors, fitted.progress.kept_step, out / CURVES)
     listener.note("test     temperature on the validation part, figures on the test part")
     with reproducible(pick_device(place.device), place.threads):
         measured = measure(fitted.network, data, config.seed)
@@ -129,9 +130,10 @@ def _run(
     record |= {
         "status": "ok",
         "steps": fitted.progress.step,
-        "best_step": fitted.progress.best_step,
+        "best_step": fitted.progress.kept_step,
         "seconds": round(fitted.progress.seconds, 1),
         "model": described(card),
+        "warnings": warnings(fitted, measured, start),
     }
     write_json(out / RECORD, record)
     return TrainResult(out / MODEL, card, record)
@@ -196,6 +198,8 @@ def _identity(config: TrainingConfig, data: TrainingData) -> dict[str, Any]:
     for key in ("weights", "start"):
         table["model"].pop(key)
     table["model"]["origin"] = origin(config)
+    if config.model.start is not None:
+        table["model"]["standardised"] = {"mean": list(data.mean), "std": list(data.std)}
     if config.distillation is not None:
         table["distillation"]["teacher"] = _names(config.distillation.teacher)
     return {"config": table, "samples": [scene["samples"] for scene in data.record()["scenes"]]}
