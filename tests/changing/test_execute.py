@@ -295,6 +295,21 @@ def test_labels_alone_will_do(runs: list[Path], tmp_path: Path) -> None:
     assert result.record["found"]["changed"] > 0.08  # wrong labels, twice 4 %
 
 
+def test_the_length_of_a_vector_is_no_probability(runs: list[Path], tmp_path: Path) -> None:
+    """Of change vectors the raster, the item and the report say what they are."""
+    out = tmp_path / "out"
+    api.change(runs, out=out, method="cvaps", **OPTIONS)
+    with rasterio.open(out / "p_change.tif") as file:
+        assert file.descriptions == ("length of the longest change vector, percent",)
+    asset = json.loads((out / "item.json").read_text())["assets"]["p_change"]
+    assert asset["title"] == "Length of the longest change vector"
+    assert "probability" not in json.dumps(asset).lower()
+    page = (out / "report.html").read_text()
+    assert "<h2>Length of the longest change vector</h2>" in page
+    assert "robability of a change" not in page
+    assert "robability of change" not in page
+
+
 def test_a_core_that_fails_is_left_out(
     runs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

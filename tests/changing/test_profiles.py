@@ -17,6 +17,7 @@ from tilemap.changing.palette import code_of
 from tilemap.changing.profiles import NO_DATE, QA_NAMES, change_profiles, class_values
 from tilemap.comparison.outcome import NO_DATE as KERNEL_NO_DATE
 from tilemap.comparison.qa import Qa
+from tilemap.comparison.smoothed import MethodName
 from tilemap.errors import UsageError
 from tilemap.geometry import TileGrid
 from tilemap.models.card import ClassInfo
@@ -48,6 +49,26 @@ def test_names_of_the_products() -> None:
         "change", "p_change", "date", "n_valid", "n_changes", "qa",
         "labels_1985-07-01", "labels_2020-08-15",
     ]  # fmt: skip
+
+
+def test_counts_of_a_long_series_are_no_nodata() -> None:
+    """From 255 dates on a count may be 255, so it has 16 bits and another nodata."""
+    days = [f"{1700 + n}-07-01" for n in range(255)]
+    for name in ("n_valid", "n_changes"):
+        short, long = (change_profiles(BOX, CLASSES, d)[name] for d in (days[:254], days))
+        assert (short.dtype, short.nodata) == ("uint8", 255)
+        assert (long.dtype, long.nodata) == ("uint16", 65535)
+
+
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [("hmm", "probability of a change, percent"), ("cvaps", "length of the longest change vector")],
+)
+def test_p_change_is_called_what_it_is(method: MethodName, words: str) -> None:
+    """The length of a vector is not called a probability."""
+    profile = change_profiles(BOX, CLASSES, DATES, method=method)["p_change"]
+    assert profile.description.startswith(words)
+    assert ("probability" in profile.description) == (method == "hmm")
 
 
 @pytest.mark.parametrize("name", PROFILES)

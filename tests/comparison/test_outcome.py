@@ -111,10 +111,19 @@ def test_not_observed_is_not_no_change() -> None:
 
 
 def test_more_dates_than_a_byte_counts() -> None:
-    """Counts stop at 255."""
-    labels = (np.arange(300) % 2).astype(np.uint8)[:, None]
-    found = describe(labels, np.ones((300, 1), bool), np.arange(300), 2)
-    assert (found.n_valid[0], found.n_changes[0]) == (255, 255)
+    """Counts go on in 16 bits; up to 254 dates a byte holds them."""
+    for dates, dtype in ((254, np.uint8), (255, np.uint16), (300, np.uint16)):
+        labels = (np.arange(dates) % 2).astype(np.uint8)[:, None]
+        found = describe(labels, np.ones((dates, 1), bool), np.arange(dates), 2)
+        assert (found.n_valid[0], found.n_changes[0]) == (dates, dates - 1)
+        assert found.n_valid.dtype == found.n_changes.dtype == dtype
+
+
+def test_more_dates_than_two_bytes_count() -> None:
+    """A series whose counts would mean "not known" is refused."""
+    labels = np.zeros((65535, 1), np.uint8)
+    with pytest.raises(ConfigError, match="fewer than 65535 dates"):
+        describe(labels, labels == 0, np.arange(65535), 2)
 
 
 def test_the_largest_code() -> None:

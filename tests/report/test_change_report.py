@@ -144,7 +144,7 @@ def test_every_part_can_be_missing() -> None:
     together = {"class_names", "class_colors", "areas_ha"}
     parts = [{part.name} for part in fields(ChangeReport) if part.name not in together]
     whole = check(render_change(FULL))
-    same = {"unit", "p_change_note"}  # as they are there
+    same = {"unit", "p_change_note", "p_change_title"}  # as they are there
     for names in (*parts, together):
         changed = replace(FULL, **{name: getattr(empty, name) for name in names})
         assert (check(render_change(changed)) == whole) is (names <= same), names

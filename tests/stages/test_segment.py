@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 
 import numpy as np
 import pytest
@@ -132,6 +133,34 @@ def test_uncertainty_is_kept_of_the_core_where_it_is_observed() -> None:
         want = np.where(valid[core], measure_uncertainty(half[:, *core], name), NODATA)
         np.testing.assert_array_equal(layer, want)
     assert set(kept) == {"entropy", "margin"}
+
+
+@pytest.mark.parametrize("torch_is_loaded", [True, False])
+@pytest.mark.parametrize(
+    ("close", "stored"), [(-0.0, 0.0), (-1e-9, 0.0), (-9e-4, 0.0), (1.0000001, 1.0), (1.0009, 1.0)]
+)
+def test_what_rounding_leaves_outside_is_clipped(
+    monkeypatch: pytest.MonkeyPatch, close: float, stored: float, torch_is_loaded: bool
+) -> None:
+    """A hair outside 0..1 is 0 or 1, without a sign, and may be classified."""
+    if not torch_is_loaded:
+        monkeypatch.delitem(sys.modules, "torch", raising=False)
+    raw = np.full((2, 3, 4), 0.25, dtype=np.float32)
+    raw[1, 2, 3] = close
+    half = round_probability(raw)
+    assert half[1, 2, 3] == stored
+    assert not np.signbit(half).any()
+    label, confidence = classify(half)
+    assert (label[2, 3], confidence[2, 3]) == ((1, 100) if stored else (0, 25))
+
+
+@pytest.mark.parametrize("bad", [-2e-3, 1.002])
+def test_more_than_rounding_is_refused(bad: float) -> None:
+    """The tolerance is one step of float16, no more."""
+    raw = np.full((2, 3, 4), 0.5, dtype=np.float32)
+    raw[1, 2, 3] = bad
+    with pytest.raises(ModelError, match="between 0 and 1"):
+        round_probability(raw)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -0.25, 1.5])

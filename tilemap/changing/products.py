@@ -143,7 +143,9 @@ def publish_all(
     isos = [fact.iso for fact in prepared.facts]
     figures = _figures(spec, prepared)
     tags = {"TILEMAP_DATES": ",".join(isos), "TILEMAP_METHOD": prepared.settings.method}
-    profiles = change_profiles(prepared.geobox, prepared.classes, isos, tags)
+    profiles = change_profiles(
+        prepared.geobox, prepared.classes, isos, tags, prepared.settings.method
+    )
     rasters = _export(flight, spec, out, profiles)
     found = transitions(names, figures.pixels.tolist(), figures.km2.tolist())
     others = list(write_tables(out, found, isos, figures.classes_km2))

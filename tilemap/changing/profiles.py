@@ -10,7 +10,9 @@ import numpy.typing as npt
 from odc.geo.geobox import GeoBox
 
 from tilemap.changing.palette import change_names, change_palette
+from tilemap.comparison.outcome import count_dtype
 from tilemap.comparison.qa import Qa
+from tilemap.comparison.smoothed import P_CHANGE, MethodName
 from tilemap.models.card import ClassInfo
 from tilemap.stores.cog import RasterProfile
 
@@ -34,12 +36,14 @@ def change_profiles(
     classes: Sequence[ClassInfo],
     dates: Sequence[str],
     tags: Mapping[str, str] | None = None,
+    method: MethodName = "hmm",
 ) -> dict[str, RasterProfile]:
     """What every raster of a change run looks like, by name without ``.tif``, the map first.
 
     ``change`` holds ``1 + K * from + to``, 0 where no change can be told; ``p_change`` percent, 255
-    likewise; ``date`` two bands, the day of the last change and the gap before it, ``NO_DATE``
-    where there is none; ``n_valid``, ``n_changes`` and ``qa`` as in ``comparison.outcome``;
+    likewise, of what ``method`` makes of it; ``date`` two bands, the day of the last change and the
+    gap before it, ``NO_DATE`` where there is none; ``n_valid``, ``n_changes`` and ``qa`` as in
+    ``comparison.outcome``, the first two of 16 bits where dates are more than a byte counts;
     ``labels_<date>`` the numbers of the classes as ``landcover.tif`` has them, 255 where there is
     none: stored numbers, not indices, see ``class_values``.
 
@@ -48,6 +52,7 @@ def change_profiles(
         classes: of the series, in order; their indices are the ``from`` and ``to`` of codes.
         dates: of the labels, ISO days.
         tags: for every file.
+        method: how the dates are compared.
 
     Raises:
         UsageError: if there are more than 15 classes.
@@ -59,7 +64,7 @@ def change_profiles(
             geobox,
             overview="average",
             tags={**common, "UNITS": "percent"},
-            description="probability of a change, percent",
+            description=f"{P_CHANGE[method]}, percent",
         ),
         "date": RasterProfile(
             geobox,
@@ -69,8 +74,8 @@ def change_profiles(
             tags={**common, "UNITS": "days", "EPOCH": EPOCH},
             bands=(f"day of the last change, days since {EPOCH}", "days since the look before it"),
         ),
-        "n_valid": _number(geobox, common, "dates observed"),
-        "n_changes": _number(geobox, common, "changes of class"),
+        "n_valid": _number(geobox, common, "dates observed", len(dates)),
+        "n_changes": _number(geobox, common, "changes of class", len(dates)),
         "qa": RasterProfile(
             geobox,
             overview="nearest",
@@ -115,5 +120,7 @@ def _labels(
     )
 
 
-def _number(geobox: GeoBox, tags: Mapping[str, str], description: str) -> RasterProfile:
-    return RasterProfile(geobox, overview="mode", tags=dict(tags), description=description)
+def _number(geobox: GeoBox, tags: Mapping[str, str], description: str, dates: int) -> RasterProfile:
+    dtype = count_dtype(dates)
+    nodata = int(np.iinfo(dtype).max)
+    return RasterProfile(geobox, nodata, None, None, "mode", dict(tags), description, dtype.name)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tilemap.comparison.qa import Qa
+from tilemap.comparison.smoothed import P_CHANGE
 from tilemap.report.change_pictures import change_picture, multiples
 from tilemap.report.change_report import ChangeReport, write_change_report
 from tilemap.stores.stac_item import Asset, ItemFacts, build_item, stamp
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 TITLES = {
     "change": "Change map",
-    "p_change": "Probability of change",
     "date": "Day of the last change, and the gap before it",
     "n_valid": "Dates observed",
     "n_changes": "Number of changes",
@@ -28,7 +28,7 @@ TITLES = {
 }
 HECTARES = 100.0
 MAGNITUDE = (
-    "Length of the longest change vector of a pixel, percent of the longest there can be; it is no "
+    "Length of the longest change vector of a pixel, percent of the longest there can be. It is no "
     "probability."
 )
 
@@ -70,6 +70,7 @@ def write_page(
         unit="ha" if known else "pixels",
         provisional_ha=HECTARES * float(figures.provisional_km2[0]) if known else None,
         area_note="Sums of true pixel areas on the ellipsoid." if known else "",
+        p_change_title=_p_change_title(prepared),
         p_change_note=MAGNITUDE if settings["method"] == "cvaps" else "",
         pictures=pictures,
         polygons=record["polygons"],
@@ -82,6 +83,10 @@ def write_page(
         products=[(name, p["bytes"], p["sha256"]) for name, p in record["products"].items()],
     )
     write_change_report(folder / "report.html", data)
+
+
+def _p_change_title(prepared: PreparedSeries) -> str:
+    return P_CHANGE[prepared.settings.method].capitalize()
 
 
 def _facts(prepared: PreparedSeries, known: bool) -> dict[str, object]:
@@ -104,10 +109,11 @@ def write_item(
 ) -> None:
     """Write ``item.json``: STAC, from the first date to the last."""
     isos = [fact.iso for fact in prepared.facts]
+    titles = {**TITLES, "p_change": _p_change_title(prepared)}
     assets = {
         name: Asset(
             receipt.path,
-            TITLES.get(name, f"Land cover, {name.removeprefix('labels_')}"),
+            titles.get(name, f"Land cover, {name.removeprefix('labels_')}"),
             files.profiles[name],
             sha256=receipt.sha256,
             bytes=receipt.bytes,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numba
 import numpy as np
@@ -12,6 +13,7 @@ from tilemap.comparison.qa import Qa
 from tilemap.errors import ConfigError
 
 ByteArray = npt.NDArray[np.uint8]
+CountArray = npt.NDArray[np.uint8 | np.uint16]
 DayArray = npt.NDArray[np.int32]
 
 NONE = 255
@@ -19,8 +21,20 @@ NO_DATE = -2147483648
 MOST_CLASSES = 15
 """So that ``1 + K * K`` codes fit in a byte."""
 
+MOST_DATES = 65535
+"""Where counts of 16 bits would run into their own "not known"."""
+
 _FEW, _FIRST, _LAST = int(Qa.FEW), int(Qa.FIRST), int(Qa.LAST)
 _PROVISIONAL = int(Qa.PROVISIONAL)
+
+
+def count_dtype(dates: int) -> np.dtype[Any]:
+    """Numbers that count up to ``dates`` and keep their largest for "not known".
+
+    >>> count_dtype(254).name, count_dtype(255).name
+    ('uint8', 'uint16')
+    """
+    return np.dtype(np.uint8 if dates < np.iinfo(np.uint8).max else np.uint16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,16 +47,16 @@ class Outcome:
             (pixel,); ``NO_DATE`` where no class changed.
         gap: days from the last observed date before the last change to ``date``, int32 (pixel,):
             the change happened within; ``NO_DATE`` where none changed or none was observed before.
-        n_valid: observed dates, 255 for more, uint8 (pixel,).
-        n_changes: how often the class changed, uint8 (pixel,), 255 for more.
+        n_valid: observed dates, of ``count_dtype`` (pixel,).
+        n_changes: how often the class changed, likewise.
         qa: bits FEW, FIRST, LAST and PROVISIONAL of ``Qa``, uint8 (pixel,).
     """
 
     code: ByteArray
     date: DayArray
     gap: DayArray
-    n_valid: ByteArray
-    n_changes: ByteArray
+    n_valid: CountArray
+    n_changes: CountArray
     qa: ByteArray
 
 
@@ -65,8 +79,10 @@ def describe(
         classes: how many there are, 1..15.
 
     Raises:
-        ConfigError: if shapes, days or classes are not as above.
+        ConfigError: if shapes, days or classes are not as above, or dates are 65535 or more.
     """
+    if len(labels) >= MOST_DATES:
+        raise ConfigError(f"a series must have fewer than {MOST_DATES} dates, got {len(labels)}")
     if labels.ndim != 2 or labels.shape != observed.shape or len(days) != len(labels):
         raise ConfigError(
             "labels and observed must be (date, pixel) with a day for each date, got "
@@ -83,7 +99,9 @@ def describe(
         raise ConfigError(
             f"a class index must be below {classes}, or 255 for none, got {stray.max()}"
         )
-    return Outcome(*_describe(labels, observed, days.astype(np.int64), classes))
+    code, date, gap, seen, changes, qa = _describe(labels, observed, days.astype(np.int64), classes)
+    counts = count_dtype(len(labels))
+    return Outcome(code, date, gap, seen.astype(counts), changes.astype(counts), qa)
 
 
 @numba.njit(nogil=True)
@@ -94,8 +112,8 @@ def _describe(  # type: ignore[no-untyped-def]
     code = np.zeros(pixels, np.uint8)
     date = np.full(pixels, NO_DATE, np.int32)
     gap = np.full(pixels, NO_DATE, np.int32)
-    n_valid = np.zeros(pixels, np.uint8)
-    n_changes = np.zeros(pixels, np.uint8)
+    n_valid = np.zeros(pixels, np.uint16)
+    n_changes = np.zeros(pixels, np.uint16)
     qa = np.zeros(pixels, np.uint8)
     for i in range(pixels):
         seen, changes, step, latest = 0, 0, -1, -1
@@ -113,14 +131,14 @@ def _describe(  # type: ignore[no-untyped-def]
                 changes += 1
                 step = t
             last = label
-        n_valid[i] = min(seen, 255)
+        n_valid[i] = seen
         bits = 0 if observed[0, i] else _FIRST
         bits |= 0 if observed[dates - 1, i] else _LAST
         if seen < 2 or first == NONE:
             qa[i] = bits | _FEW
             continue
         code[i] = 1 + classes * first + last
-        n_changes[i] = min(changes, 255)
+        n_changes[i] = changes
         if changes:
             shown = step
             while shown < dates and not observed[shown, i]:

@@ -103,6 +103,11 @@ def from_planes(
     return to_probability(planes, card)
 
 
+SUM = 0.05
+"""How far probabilities may lie from a sum of 1: those of a model in 8 bits do, by rounding."""
+_EVERY = 8  # pixels between those whose sum is looked at, in each direction
+
+
 def to_probability(planes: FloatArray, card: ModelCard) -> FloatArray:
     """What a file gives, as probabilities of the card's classes.
 
@@ -114,7 +119,13 @@ def to_probability(planes: FloatArray, card: ModelCard) -> FloatArray:
 
     Returns:
         Probability, float32 (class, y, x), C-contiguous, sums to 1 over class.
+
+    Raises:
+        ModelError: if several planes of probabilities do not sum to 1, as those of a model that
+            gives a pixel several labels. To divide by the sum would make a faint sign certain.
     """
+    if card.activation != "logits" and len(planes) > 1:
+        _check_sums(planes, card)
     if card.activation == "sigmoid":
         planes = _tempered(planes, card.temperature)
         if len(planes) == 1:
@@ -127,6 +138,17 @@ def to_probability(planes: FloatArray, card: ModelCard) -> FloatArray:
         planes = np.log(np.maximum(planes, np.finfo(np.float32).tiny))
     powers = np.exp((planes - planes.max(axis=0)) / np.float32(card.temperature))
     return np.ascontiguousarray(powers / powers.sum(axis=0), dtype=np.float32)
+
+
+def _check_sums(planes: FloatArray, card: ModelCard) -> None:
+    sums = planes[:, ::_EVERY, ::_EVERY].sum(axis=0)
+    sums = sums[np.isfinite(sums)]  # what is not finite is refused later, by that name
+    if sums.size and np.abs(sums - 1).max() > SUM:
+        raise ModelError(
+            f"the {card.activation} planes of {card.name} must sum to 1 over its classes, they sum "
+            f"to {sums.min():.3g} to {sums.max():.3g}; planes of independent labels make no class "
+            "map, and logits need activation = logits in the card"
+        )
 
 
 def _session(path: Path, threads: int) -> Any:

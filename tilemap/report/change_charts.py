@@ -122,11 +122,12 @@ def intervals(days: Sequence[str], changed: Sequence[float], unit: str) -> str:
     return svg(560, base + 28, "Area changed by interval", parts)
 
 
-def likelihood(counts: Sequence[int], width: int = 5) -> str:
-    """Columns over the probability of change; a column far above all others is cut, and says so.
+def likelihood(counts: Sequence[int], title: str = "probability of change", width: int = 5) -> str:
+    """Columns over percent of change; a column far above all others is cut, and says so.
 
     Args:
         counts: pixels per percent, 101 of them.
+        title: what the percents are.
         width: percent per column.
     """
     bins = binned(counts, width)
@@ -161,7 +162,7 @@ def likelihood(counts: Sequence[int], width: int = 5) -> str:
         anchor = "start" if tick == 0 else "end" if tick == 100 else "middle"
         x = left + len(bins) * step * tick / 100
         parts.append(text(x, base + 18, f"{tick} %", INK, anchor))
-    return svg(560, 224, "Histogram of the probability of change", parts)
+    return svg(560, 224, f"Histogram: {title}", parts)
 
 
 def target(rows: Sequence[Mapping[str, Any]]) -> str:

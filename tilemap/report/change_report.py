@@ -58,6 +58,7 @@ class ChangeReport:
         pictures: "change" of ``change_picture`` and "multiples" of ``multiples``, PNG.
         polygons: how many the file of polygons holds; None where there is none.
         provisional_ha: area of the change that only the last date has seen.
+        p_change_title: what the numbers are, in a few words.
         p_change_note: what the numbers are, where they are not probabilities of a model.
         unit: of all areas; "pixels" where they are not known in hectares.
         area_note: how the areas were computed.
@@ -85,6 +86,7 @@ class ChangeReport:
     pictures: Mapping[str, bytes] = field(default_factory=dict)
     polygons: int | None = None
     provisional_ha: float | None = None
+    p_change_title: str = "Probability of change"
     p_change_note: str = ""
     unit: str = "ha"
     area_note: str = ""
@@ -130,7 +132,7 @@ def render_change(data: ChangeReport) -> str:
             _became(data, flow),
             _pair(_areas(data), _when(data)),
             dates_figure(data.pictures.get("multiples", b""), len(data.dates)),
-            _pair(_probability(data.p_change, data.p_change_note), _notes_on_pixels(data)),
+            _pair(_likelihood(data), _notes_on_pixels(data)),
             _registration(data.registration),
             _details(shell),
         ]
@@ -241,7 +243,8 @@ def _when(data: ChangeReport) -> str:
     return f"<section><h2>When it changed</h2>{chart}{small_print(text)}</section>"
 
 
-def _probability(counts: Sequence[int], about: str) -> str:
+def _likelihood(data: ChangeReport) -> str:
+    counts, title, about = data.p_change, data.p_change_title, data.p_change_note
     total = sum(counts)
     if not total:
         return ""
@@ -257,7 +260,7 @@ def _probability(counts: Sequence[int], about: str) -> str:
         "open."
     )
     return (
-        f"<section><h2>Probability of change</h2>{likelihood(counts)}{small_print(text)}</section>"
+        f"<section><h2>{escape(title)}</h2>{likelihood(counts, title)}{small_print(text)}</section>"
     )
 
 

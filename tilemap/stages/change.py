@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tilemap.comparison.hmm import smooth
-from tilemap.comparison.outcome import describe
+from tilemap.comparison.outcome import CountArray, count_dtype, describe
 from tilemap.comparison.pairs import cvaps, pcc
 from tilemap.comparison.qa import Qa
 from tilemap.comparison.registration import move
@@ -78,8 +78,8 @@ class ChangedCore:
         p_change: percent that there was a change at all, 255 where none can be told, uint8 (y, x).
         date: of the last change, days since 1970-01-01, int32 (y, x).
         gap: days from the last look before it, int32 (y, x).
-        n_valid: observed dates, uint8 (y, x).
-        n_changes: uint8 (y, x).
+        n_valid: observed dates, of ``count_dtype`` (y, x).
+        n_changes: likewise.
         qa: bits of ``Qa``, uint8 (y, x).
         labels: class index of each date, uint8 (date, y, x).
     """
@@ -88,8 +88,8 @@ class ChangedCore:
     p_change: ByteArray
     date: npt.NDArray[np.int32]
     gap: npt.NDArray[np.int32]
-    n_valid: ByteArray
-    n_changes: ByteArray
+    n_valid: CountArray
+    n_changes: CountArray
     qa: ByteArray
     labels: ByteArray
 
@@ -106,9 +106,10 @@ class ChangedCore:
 def layer_specs(dates: int) -> dict[str, LayerSpec]:
     """What a store of changed cores holds."""
     byte, days = LayerSpec("uint8"), LayerSpec("int32")
+    count = LayerSpec(count_dtype(dates).name)
     return {
-        "code": byte, "p_change": byte, "date": days, "gap": days, "n_valid": byte,
-        "n_changes": byte, "qa": byte, "labels": LayerSpec("uint8", dates),
+        "code": byte, "p_change": byte, "date": days, "gap": days, "n_valid": count,
+        "n_changes": count, "qa": byte, "labels": LayerSpec("uint8", dates),
     }  # fmt: skip
 
 
@@ -185,6 +186,7 @@ def nothing_known(shape: tuple[int, int], dates: int) -> ChangedCore:
     none = np.zeros(shape, dtype=np.uint8)
     blank = np.full(shape, NODATA, dtype=np.uint8)
     no_date = np.full(shape, np.iinfo(np.int32).min, dtype=np.int32)
+    never = np.zeros(shape, dtype=count_dtype(dates))
     few = np.full(shape, Qa.FEW | Qa.FIRST | Qa.LAST, dtype=np.uint8)
     labels = np.full((dates, *shape), NODATA, dtype=np.uint8)
-    return ChangedCore(none, blank, no_date, no_date, none, none, few, labels)
+    return ChangedCore(none, blank, no_date, no_date, never, never, few, labels)

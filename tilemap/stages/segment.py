@@ -18,6 +18,8 @@ from tilemap.stores.predictions import Prediction, Uncertainty, frame_windows
 from tilemap.stores.probabilities import quantise
 
 NODATA = 255
+ROUNDING = 1e-3
+"""How far a probability may lie outside 0..1 by rounding alone: one step of float16 below 1."""
 _ONE = int(np.float16(1.0).view(np.uint16))
 _PERCENT = np.full(_ONE + 1, 0, dtype=np.uint8)
 _PERCENT[:] = np.rint(
@@ -67,11 +69,15 @@ def standardise(
 def round_probability(probability: FloatArray) -> HalfArray:
     """Round to float16, once, before anything is decided.
 
+    What lies outside 0..1 by ``ROUNDING`` at most, -0.0 included, is clipped.
+
     Raises:
         ModelError: if the model gave something that is no probability.
     """
     half = _to_half(probability)
     if half.size and int(half.view(np.uint16).max()) > _ONE:
+        if probability.min() >= -ROUNDING and probability.max() <= 1 + ROUNDING:  # not with NaN
+            return _to_half(np.clip(probability, 0, 1) + np.float32(0))  # -0.0 + 0 is 0
         raise ModelError(
             "a model must give probabilities between 0 and 1, got "
             f"{np.nanmin(probability):.3g} to {np.nanmax(probability):.3g}, "
