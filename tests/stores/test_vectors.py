@@ -1,10 +1,16 @@
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyogrio
 import pytest
 import shapely
 from affine import Affine
@@ -64,6 +70,9 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(SceneError, match="there is no such file"):
         read_features(tmp_path / "none.gpkg")
     (tmp_path / "bad.gpkg").write_text("no")
+    with pytest.raises(SceneError, match="it must be GeoPackage"):
+        read_features(tmp_path / "bad.gpkg")
+    (tmp_path / "bad.gpkg").write_bytes(b"SQLite format 3\0")
     with pytest.raises(SceneError, match="cannot be read as features"):
         read_features(tmp_path / "bad.gpkg")
     assert is_vector("a.GPKG")
@@ -98,3 +107,105 @@ def test_burn_takes_pixel_centres_and_windows_agree() -> None:
     window = Window(3, 5, 17, 21)
     np.testing.assert_array_equal(burn(shapes, (1, 2), GEOBOX, window), whole[3:17, 5:21])
     assert (burn((), (), GEOBOX, window, fill=7) == 7).all()
+
+
+@pytest.fixture
+def asked() -> Iterator[list[str]]:
+    """Requests to a host of this machine, whose address is the first entry."""
+    found: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            found.append(self.path)
+            self.send_error(404)
+
+        do_HEAD = do_POST = do_GET  # noqa: N815
+
+        def log_message(self, *_: object) -> None:
+            """Keep quiet."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        found.append(f"http://127.0.0.1:{server.server_address[1]}")
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield found
+        server.shutdown()
+
+
+POINT = '{"type": "Point", "coordinates": [1, 2]}'
+COLLECTION = (
+    '{"type": "FeatureCollection", %s, "features": [{"type": "Feature", '
+    '"properties": {"a": "gdal_streamed_alg"}, "geometry": %s}]}'
+)
+ELSEWHERE = {
+    "OGR VRT": '<OGRVRTDataSource><OGRVRTLayer name="l"><SrcDataSource>/vsicurl/{}/a.gpkg'
+    "</SrcDataSource></OGRVRTLayer></OGRVRTDataSource>",
+    "pipeline": '{"type": "gdal_streamed_alg", "command_line": '
+    '"gdal vector pipeline ! read /vsicurl/{}/a.fgb ! write streamed_dataset"}',
+    "CRS by link": COLLECTION
+    % ('"crs": {"type": "link", "properties": {"href": "{}/crs", "type": "proj4"}}', POINT),
+    "CRS by URL": COLLECTION % ('"crs": {"type": "URL", "properties": {"url": "{}/crs"}}', POINT),
+    "JSON-FG": COLLECTION % ('"coordRefSys": "{}/crs"', POINT),
+    "GML": '<a xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" xsi:schemaLocation="x {}/x"'
+    ' xmlns:gml="http://www.opengis.net/gml"/>',
+    "WFS": "<OGRWFSDataSource><URL>{}/wfs</URL></OGRWFSDataSource>",
+    "text": "id,WKT\n1,POINT(1 2)\n{}\n",
+    "list": '["{}"]',
+}
+
+
+@pytest.mark.parametrize("suffix", [".gpkg", ".json", ".shp"])
+@pytest.mark.parametrize("kind", ELSEWHERE)
+def test_a_vector_file_leads_nowhere(
+    tmp_path: Path, asked: list[str], suffix: str, kind: str
+) -> None:
+    """Another format by an allowed name, and GeoJSON that names an address, are refused unasked."""
+    path = tmp_path / f"labels{suffix}"
+    path.write_text(ELSEWHERE[kind].replace("{}", asked[0]))
+    with pytest.raises(SceneError, match=r"must be Geo|must give its CRS by name"):
+        read_features(path)
+    assert len(asked) == 1
+
+
+@pytest.mark.filterwarnings("ignore:GPKG")
+def test_a_database_of_another_kind(tmp_path: Path) -> None:
+    """An SQLite file that is no GeoPackage is not read, whatever its tables are made of."""
+    path = tmp_path / "a.sqlite"
+    with contextlib.closing(sqlite3.connect(path)) as file:
+        file.execute("CREATE TABLE a (b)")
+    for name in ("a.sqlite", "a.gpkg"):
+        with pytest.raises(SceneError, match=r"must be GeoPackage|cannot be read as features"):
+            read_features(path.rename(tmp_path / name))
+        path = tmp_path / name
+
+
+@pytest.mark.parametrize("driver", ["GPKG", "ESRI Shapefile", "FlatGeobuf", "GeoJSON"])
+def test_formats_that_are_read(tmp_path: Path, driver: str) -> None:
+    """Each format gives its geometries, numbers and CRS, also without the usual name."""
+    suffix = {"GPKG": "gpkg", "ESRI Shapefile": "shp", "FlatGeobuf": "fgb", "GeoJSON": "json"}
+    path = tmp_path / f"fields.{suffix[driver]}"
+    shapes = [shapely.box(500_000, 0, 500_010, 10), shapely.box(0, 0, 1, 2)]
+    pyogrio.raw.write(
+        path, shapely.to_wkb(shapes), [np.array([4, 5])], ["n"], geometry_type="Polygon",
+        crs="EPSG:32631", driver=driver,
+    )  # fmt: skip
+    features = read_features(path, "fields")
+    assert sorted(g.area for g in features.geometries) == [2, 100]
+    assert sorted(features.column("n")) == [4, 5]
+    assert features.crs == "EPSG:32631"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        POINT,
+        '{"type": "Feature", "properties": null, "geometry": ' + POINT + "}",
+        "\ufeff \n" + COLLECTION % ('"stac": "https://example.org/"', POINT),
+        COLLECTION % ('"crs": {"type": "name", "properties": {"name": "EPSG:4326"}}', POINT),
+    ],
+)
+def test_geojson_of_every_shape(tmp_path: Path, text: str) -> None:
+    """A geometry, a feature and a collection are read, with and without a name of the CRS."""
+    (tmp_path / "a.geojson").write_text(text, encoding="utf-8")
+    features = read_features(tmp_path / "a.geojson", "a")
+    assert features.geometries == (shapely.Point(1, 2),)
+    assert features.crs == "EPSG:4326"

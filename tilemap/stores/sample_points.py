@@ -19,6 +19,7 @@ from odc.geo.crs import CRS
 
 from tilemap.errors import OutputError, SceneError
 from tilemap.files import decode_json, system_error
+from tilemap.stores.vectors import vector_file
 
 POINTS, DESIGN = "sample", "design"
 ANSWER = "reference"
@@ -165,17 +166,18 @@ def read_sample_file(path: Path) -> SampleFile:
 
     if not path.is_file():
         raise SceneError(f"no such file: {path}")
+    place = vector_file(path)
     try:
-        layers = [str(name) for name in pyogrio.list_layers(path)[:, 0]]
+        layers = [str(name) for name in pyogrio.list_layers(place)[:, 0]]
         if POINTS not in layers:
             raise SceneError(f"{path.name} must have the layer {POINTS!r}, got {', '.join(layers)}")
-        meta, _, blobs, columns = pyogrio.raw.read(path, layer=POINTS, force_2d=True)
+        meta, _, blobs, columns = pyogrio.raw.read(place, layer=POINTS, force_2d=True)
         design: dict[str, npt.NDArray[Any]] = {}
         about: dict[str, Any] = {}
         if DESIGN in layers:
-            more = pyogrio.raw.read(path, layer=DESIGN, read_geometry=False)
+            more = pyogrio.raw.read(place, layer=DESIGN, read_geometry=False)
             design = dict(zip(map(str, more[0]["fields"]), more[3], strict=True))
-            told = (pyogrio.read_info(path, layer=DESIGN)["layer_metadata"] or {}).get("TILEMAP")
+            told = (pyogrio.read_info(place, layer=DESIGN)["layer_metadata"] or {}).get("TILEMAP")
             about = decode_json(told) if told else {}
     except (RuntimeError, ValueError) as error:
         if isinstance(error, SceneError):

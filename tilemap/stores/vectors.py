@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 
 from tilemap.errors import SceneError
+from tilemap.files import decode_json
 from tilemap.geometry import Window
 from tilemap.stores.grids import moved
 
@@ -49,16 +51,82 @@ class Features:
         return self.attributes[name]
 
 
+_SIGNATURES = (
+    b"SQLite format 3\0",  # GeoPackage, which says so at byte 68 or by its name
+    b"\0\0\x27\x0a",  # Shapefile
+    b"fgb",  # FlatGeobuf
+    b"PAR1",  # GeoParquet
+)
+_GEOMETRIES = (
+    "Point", "MultiPoint", "LineString", "MultiLineString", "Polygon", "MultiPolygon",
+    "GeometryCollection",
+)  # fmt: skip
+
+
 def is_vector(path: str | Path) -> bool:
     """Whether a file is read as features, by its ending."""
     return Path(path).suffix.lower() in (".gpkg", ".geojson", ".json", ".shp", ".fgb", ".parquet")
+
+
+def vector_file(path: Path) -> Path | bytes:
+    """What GDAL may open of a vector file: the file, or the content of a GeoJSON file.
+
+    GDAL takes what a file is from its first bytes, whatever its name, and some of its drivers
+    read other files and addresses. So only formats pass that hold their features themselves.
+    GeoJSON is written again without what may name an address.
+
+    Raises:
+        SceneError: if it is of another format, or is no GeoJSON.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(72)
+    except OSError as problem:
+        raise SceneError(f"cannot open {path}: {problem.strerror}") from problem
+    if head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"{":
+        return _plain_geojson(path)
+    database = head.startswith(_SIGNATURES[0])
+    if not head.startswith(_SIGNATURES) or (
+        database and head[68:70] != b"GP" and path.suffix.lower() != ".gpkg"
+    ):
+        raise SceneError(
+            f"{path.name} cannot be read: it must be GeoPackage, GeoJSON, Shapefile, FlatGeobuf or "
+            "GeoParquet"
+        )
+    return path
+
+
+def _plain_geojson(path: Path) -> bytes:
+    try:
+        found = decode_json(path.read_bytes())
+    except ValueError as problem:
+        raise SceneError(f"{path.name} cannot be read as JSON: {problem}") from problem
+    kind, crs = found.get("type"), found.get("crs")
+    if kind in _GEOMETRIES:
+        found = {"crs": crs, "features": [{"type": "Feature", "properties": {}, "geometry": found}]}
+    elif kind == "Feature":
+        found = {"crs": crs, "features": [found]}
+    elif kind != "FeatureCollection" or "coordRefSys" in found:
+        raise SceneError(
+            f"JSON with features must be GeoJSON, {path.name} is not; convert it to GeoPackage"
+        )
+    if crs is not None and (
+        not isinstance(crs, dict) or crs.get("type") not in ("name", "EPSG", "OGC")
+    ):
+        raise SceneError(
+            f"GeoJSON must give its CRS by name, {path.name} has {json.dumps(crs)[:80]}"
+        )
+    new: dict[str, Any] = {"type": "FeatureCollection", "name": str(found.get("name") or path.stem)}
+    if crs is not None:
+        new["crs"] = crs
+    return json.dumps({**new, "features": found.get("features")}).encode()
 
 
 def read_features(path: str | Path, layer: str | None = None) -> Features:
     """All features of one layer.
 
     Args:
-        path: anything GDAL's vector drivers open.
+        path: GeoPackage, GeoJSON, Shapefile, FlatGeobuf or GeoParquet, as the content says.
         layer: default the only one with geometries.
 
     Raises:
@@ -70,13 +138,14 @@ def read_features(path: str | Path, layer: str | None = None) -> Features:
     name = Path(path).name
     if not Path(path).is_file():
         raise SceneError(f"{path}: there is no such file")
+    place = vector_file(Path(path))
     try:
-        layers = [str(row[0]) for row in pyogrio.list_layers(path) if row[1] is not None]
+        layers = [str(row[0]) for row in pyogrio.list_layers(place) if row[1] is not None]
         if layer is None and len(layers) != 1:
             raise SceneError(f"{name} has the layers {', '.join(layers) or 'none'}; name one")
         if layer is not None and layer not in layers:
             raise SceneError(f"{name} has the layers {', '.join(layers)}, got {layer!r}")
-        meta, _, blobs, columns = pyogrio.raw.read(path, layer=layer or layers[0], force_2d=True)
+        meta, _, blobs, columns = pyogrio.raw.read(place, layer=layer or layers[0], force_2d=True)
     except (DataSourceError, ValueError, RuntimeError) as error:
         if isinstance(error, SceneError):
             raise
