@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
 
 from tilemap import prepare as prepare_module
 from tilemap.cluster import ClusterSettings
@@ -95,6 +97,80 @@ def test_another_input_is_another_run(scene: Path) -> None:
     write_geotiff(scene, random_scene((300, 410), seed=1), names=CARD.bands, scale=1e-4)
     assert _prepare(scene).digest != before.digest
     assert _prepare(scene, backend=Backend(precision="bfloat16")).digest != before.digest
+
+
+def _lines(before: Prepared, now: Prepared) -> list[str]:
+    return differences(before.identity, now.identity)
+
+
+def test_the_order_of_the_bands_is_another_run(scene: Path) -> None:
+    """The same files and names, but other planes for them; the difference is told by the band."""
+    before, now = (
+        prepare(SceneRequest((str(scene),), band_names=names), ("toy",), SegmentSettings())
+        for names in (CARD.bands, tuple(reversed(CARD.bands)))
+    )
+    assert now.digest != before.digest
+    assert "planes.red[0].plane was 1, now 3" in _lines(before, now)
+
+
+def test_the_order_of_files_that_cover_each_other_is_another_run(tmp_path: Path) -> None:
+    """The first that has a valid pixel wins."""
+    paths = [
+        write_geotiff(tmp_path / f"{n}.tif", random_scene((96, 96), seed=n), names=CARD.bands,
+                      scale=1e-4)
+        for n in (1, 2)
+    ]  # fmt: skip
+    before, now = (
+        prepare(SceneRequest(tuple(map(str, order))), ("toy",), SegmentSettings())
+        for order in (paths, paths[::-1])
+    )
+    assert now.digest != before.digest
+
+
+def test_a_scene_that_moves_is_the_same_run(scene: Path, tmp_path: Path) -> None:
+    """Another folder, another name, another time, under another day of modification."""
+    before = _prepare(scene)
+    other = tmp_path / "archive" / "renamed.tif"
+    other.parent.mkdir()
+    shutil.copyfile(scene, other)
+    assert _prepare(other).digest == before.digest
+
+
+def test_a_grid_counts_by_what_it_is(scene: Path, tmp_path: Path) -> None:
+    """``like`` in another place is the same run; with another grid under its path it is not."""
+    grids = [tmp_path / name for name in ("one.tif", "two.tif")]
+    for path in grids:
+        write_geotiff(path, random_scene((200, 310)))
+
+    def run(path: Path) -> Prepared:
+        return prepare(SceneRequest((str(scene),), like=str(path)), ("toy",), SegmentSettings())
+
+    before = run(grids[0])
+    assert run(grids[1]).digest == before.digest
+    write_geotiff(grids[0], random_scene((210, 310)))
+    assert "scene.shape[0] was 200, now 210" in _lines(before, run(grids[0]))
+
+
+def test_a_mask_beside_the_scene_is_another_run(scene: Path) -> None:
+    """A file of its own; what hides a pixel decides it."""
+    before = _prepare(scene)
+    digests = [before.digest]
+    for shift in (0, 1):
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False), rasterio.open(scene, "r+") as dataset:
+            dataset.write_mask(np.eye(300, 410, shift) > 0)
+        assert Path(f"{scene}.msk").exists()
+        digests.append(_prepare(scene).digest)
+    assert len(set(digests)) == 3
+
+
+def test_statistics_that_a_gis_leaves_beside_the_scene_do_not_count(scene: Path) -> None:
+    """They decide no pixel; the nodata that such a file may declare does."""
+    before, beside = _prepare(scene), Path(f"{scene}.aux.xml")
+    text = '<PAMDataset><PAMRasterBand band="1">{}</PAMRasterBand></PAMDataset>'
+    beside.write_text(text.format('<Metadata><MDI key="STATISTICS_MEAN">1</MDI></Metadata>'))
+    assert _prepare(scene).digest == before.digest
+    beside.write_text(text.format("<NoDataValue>7</NoDataValue>"))
+    assert "planes.red[0].nodata was None, now 7.0" in _lines(before, _prepare(scene))
 
 
 def test_what_is_asked_of_the_model_makes_another_run(

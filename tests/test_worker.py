@@ -66,6 +66,7 @@ def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunSpec:
         "d" * 64,
         stores,
         source,
+        source.inputs(),
         GRID,
         recipe,
         Backend(),

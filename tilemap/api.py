@@ -195,6 +195,7 @@ def segment(
     model: Models,
     out: str | Path,
     fresh: bool = False,
+    allow_other_versions: bool = False,
     progress: Progress | None = None,
     **options: Unpack[Options],
 ) -> RunResult:
@@ -207,6 +208,8 @@ def segment(
         model: as for ``plan``.
         out: directory of the run; made if it is not there.
         fresh: forget an earlier run in that directory.
+        allow_other_versions: continue what other versions of PyTorch, ONNX Runtime, OpenVINO or
+            GDAL began.
         progress: told what happens; silent by default.
         **options: see ``Options``.
 
@@ -214,8 +217,8 @@ def segment(
         TilemapError: of the kind that fits. A tile that fails three times is no error: the
             result's ``status`` is "partial" then.
     """
-    kept = None if fresh else out
-    return execute(plan(scenes, model=model, out=kept, **options), Path(out), fresh, progress)
+    prepared = plan(scenes, model=model, out=None if fresh else out, **options)
+    return execute(prepared, Path(out), fresh, progress, allow_other_versions=allow_other_versions)
 
 
 def demo_scene() -> list[Path]:
@@ -360,6 +363,7 @@ def change(
     out: str | Path,
     model: Models | None = None,
     fresh: bool = False,
+    allow_other_versions: bool = False,
     progress: Progress | None = None,
     **options: Unpack[ChangeOptions],
 ) -> ChangeResult:
@@ -373,6 +377,8 @@ def change(
         out: directory of the series; made if it is not there.
         model: for inputs that are scenes.
         fresh: forget an earlier series in that directory.
+        allow_other_versions: continue what other versions of PyTorch, ONNX Runtime, OpenVINO or
+            GDAL began.
         progress: told what happens; silent by default.
         **options: see ``ChangeOptions``.
 
@@ -383,8 +389,10 @@ def change(
     from tilemap.changing.execute import execute_series
     from tilemap.changing.prepare import prepare_series
 
-    settings = change_settings(inputs, model, options)
-    return execute_series(prepare_series(settings, Path(out)), Path(out), fresh, progress)
+    prepared = prepare_series(change_settings(inputs, model, options), Path(out))
+    return execute_series(
+        prepared, Path(out), fresh, progress, allow_other_versions=allow_other_versions
+    )
 
 
 def train(

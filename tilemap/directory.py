@@ -28,6 +28,7 @@ from tilemap.stores.remote.address import NOBODY, AllowList
 from tilemap.stores.remote.claim import release
 
 Identity = dict[str, Any]
+Versions = dict[str, str]
 STORES, RUN_FILE, IDENTITY_FILE = "stores", "run.json", "identity.json"
 OURS = (
     "landcover.tif", "landcover.tif.aux.xml", "landcover.qml", "landcover.sld",
@@ -39,6 +40,8 @@ nothing else."""
 REMAINS = ("tiles.zarr", "predictions.zarr", "map.zarr", "cog-", "place.json", IDENTITY_FILE + ".")
 """How the names in ``stores`` begin while there is no identity: they are being made or removed."""
 PROBABILITIES = "probabilities.zarr"
+COMPUTED_BY = "computed_by"
+"""Key beside an identity: versions of what computes, which are no part of it."""
 _ABSENT = "(absent)"
 
 
@@ -132,7 +135,41 @@ class RunDirectory:
         if identity is None:
             record = read_json(self.run_file)
             identity = record.get("identity") if isinstance(record, dict) else None
-        return identity if isinstance(identity, dict) else None
+        if not isinstance(identity, dict):
+            return None
+        return {key: value for key, value in identity.items() if key != COMPUTED_BY}
+
+    def begin(self, identity: Identity, versions: Versions) -> None:
+        """Write down whose the stores are, and by which versions they are begun."""
+        write_json(self.identity_file, {**identity, COMPUTED_BY: versions})
+
+    def versions(self) -> Versions:
+        """Versions by which the stores were begun; empty if they do not say."""
+        begun = read_json(self.identity_file)
+        found = begun.get(COMPUTED_BY) if isinstance(begun, dict) else None
+        return found if isinstance(found, dict) else {}
+
+    def check_versions(self, versions: Versions, allow_others: bool) -> list[str]:
+        """An unfinished run goes on under the versions that began it.
+
+        Args:
+            versions: of what computes now.
+            allow_others: go on all the same.
+
+        Returns:
+            What differs, a line each.
+
+        Raises:
+            OutputError: if something differs and is not allowed.
+        """
+        before = self.versions()
+        lines = differences(before, versions) if before else []
+        if lines and not allow_others:
+            raise OutputError(
+                f"{self.path} was begun by other versions: {'; '.join(lines)}; one map must not be "
+                "of both.\nGo on with the earlier ones, start it afresh, or allow other versions"
+            )
+        return lines
 
     def check(self, identity: Identity, fresh: bool) -> None:
         """The directory is free, or belongs to this very run, or may be started anew.

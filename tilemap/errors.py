@@ -75,6 +75,12 @@ class DamagedError(StoreError):
         return type(self), (str(self), self.tile)
 
 
+class InputChangedError(TilemapError, OSError):
+    """An input that did not stay what it was while a run read it; the same command works again."""
+
+    exit_code = 75
+
+
 class OutputError(TilemapError, OSError):
     """An output directory that cannot be used."""
 

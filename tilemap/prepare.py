@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from tilemap.cluster import ClusterSettings, memory_per_worker, worker_count
-from tilemap.directory import Identity, RunDirectory, digest_of
+from tilemap.directory import Identity, RunDirectory, Versions, digest_of
 from tilemap.errors import UnavailableError
 from tilemap.geometry import TileGrid
+from tilemap.identity import scene_identity, versions_of
 from tilemap.measure import Cost, Trial, measure
 from tilemap.models import registry
 from tilemap.models.domain import DomainReport, check_domain
@@ -28,13 +29,14 @@ from tilemap.run_plan import (
     probability_bytes,
 )
 from tilemap.stages.survey import ground_pixel_m, survey
+from tilemap.stores.fingerprint import Inputs
 from tilemap.stores.geotiff import SceneRequest, SceneSource, open_scene
 from tilemap.stores.predictions import Uncertainty
 from tilemap.stores.remote.address import NOBODY, AllowList
 from tilemap.stores.remote.place import RemotePlace
 from tilemap.worker import Backend
 
-FORMAT = 1
+FORMAT = 2
 """Of the stores; another one is another run."""
 
 
@@ -75,11 +77,13 @@ class Prepared:
     """A run that has passed every check and has touched nothing.
 
     Args:
+        inputs: files of the scene as they are now.
         one: cost of the first model alone, plain.
         domain: the scene against what each model was trained on, where its card tells.
     """
 
     source: SceneSource
+    inputs: Inputs
     model: Recipe
     settings: SegmentSettings
     plan: Plan
@@ -97,6 +101,11 @@ class Prepared:
     def times_one(self) -> float:
         """Seconds of a tile against those of the first model alone, plain."""
         return self.cost.seconds_per_pixel / self.one.seconds_per_pixel
+
+    @property
+    def versions(self) -> Versions:
+        """Versions of what computes; an unfinished run goes on under the same."""
+        return versions_of(self.identity["backend"]["engine"].split(", "))
 
     @property
     def digest(self) -> str:
@@ -126,6 +135,7 @@ def prepare(
     ref.engine(Settings(asked, backend.precision, backend.threads), backend.engine)
     request = dataclasses.replace(request, bands=ref.card.bands)
     source = open_scene(request)
+    inputs = source.inputs()
     check_units(source.scene, ref.card)
     shape = source.scene.shape
     chosen = _settled_grid(settings.grid, ref, shape, out)
@@ -152,8 +162,9 @@ def prepare(
         more = probability_bytes(grid, len(ref.card.classes))
         plan = dataclasses.replace(plan, store_bytes=plan.store_bytes + more)
     found = dataclasses.replace(backend, device=cost.device)
-    identity = _identity(source, ref, grid, dataclasses.replace(settings, backend=found))
-    return Prepared(source, ref, settings, plan, cost, one, identity, _domain(source, ref))
+    resolved = dataclasses.replace(settings, backend=found)
+    identity = _identity(source, inputs, ref, grid, resolved)
+    return Prepared(source, inputs, ref, settings, plan, cost, one, identity, _domain(source, ref))
 
 
 def _device(ref: Recipe, settings: SegmentSettings) -> str:
@@ -212,20 +223,14 @@ def _settled_grid(
 
 
 def _identity(
-    source: SceneSource, ref: Recipe, grid: TileGrid, settings: SegmentSettings
+    source: SceneSource, inputs: Inputs, ref: Recipe, grid: TileGrid, settings: SegmentSettings
 ) -> Identity:
-    scene, card, backend = source.scene, ref.card, settings.backend
+    card, backend = ref.card, settings.backend
     kept = {"probabilities": True} if settings.probabilities else {}
     return {
         **kept,
         "format": FORMAT,
-        "inputs": source.fingerprint(),
-        "scene": {
-            "shape": list(scene.shape),
-            "geotransform": [float(v) for v in tuple(scene.geobox.affine)[:6]],
-            "crs": None if scene.geobox.crs is None else scene.geobox.crs.to_wkt(),
-            "bands": [dataclasses.asdict(band) for band in scene.bands],
-        },
+        **scene_identity(source, inputs),
         "grid": {**dataclasses.asdict(grid), "scene": list(grid.scene)},
         "model": {
             **card.identity(),

@@ -26,6 +26,7 @@ def make_record(
         "versions": versions(),
         "digest": prepared.digest,
         "identity": prepared.identity,
+        "inputs": [{"name": file.name, **file.record()} for file in prepared.inputs.files],
         "scene": {"name": scene.name, "date": scene.date.isoformat() if scene.date else None},
         "warnings": list(prepared.warnings),
         "domain": [report.record() for report in prepared.domain],

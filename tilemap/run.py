@@ -79,6 +79,7 @@ def execute(
     progress: Progress | None = None,
     order: Iterable[Tile] | None = None,
     client: Client | None = None,
+    allow_other_versions: bool = False,
 ) -> RunResult:
     """Run what was prepared; the same call on the same directory continues an earlier one.
 
@@ -87,10 +88,12 @@ def execute(
         order: in which order tiles are segmented; the result does not depend on it.
         client: of a cluster that is there already, which stays; by default one is started or
             joined for this run alone.
+        allow_other_versions: continue a run that other versions of what computes have begun.
 
     Raises:
-        OutputError: if the directory belongs to another run, the disk has too little room, or
-            products cannot be sent where they were to go.
+        InputChangedError: if a file of the scene does not stay what it was; nothing is published.
+        OutputError: if the directory belongs to another run or to other versions, the disk has
+            too little room, or products cannot be sent where they were to go.
         BusyError: if another process works on it.
         UnavailableError: if no cluster can be had.
         TilemapError: if no tile at all could be mapped.
@@ -109,6 +112,7 @@ def execute(
     _check_space(prepared, out)
     with directory.hold():
         directory.check(prepared.identity, fresh)  # again: another run may have come in between
+        others = [] if fresh else directory.check_versions(prepared.versions, allow_other_versions)
         existed = directory.identity_file.exists()
         if existed and not fresh:
             check_claim(directory.stores, settings.stores, settings.allow)
@@ -119,7 +123,7 @@ def execute(
                     directory.clear()
                     existed = False
                 _create_stores(directory, prepared)
-                result = _execute(prepared, directory, joined, progress, order, done)
+                result = _execute(prepared, directory, joined, progress, order, done, others)
             _deliver(prepared, directory, progress)
             return result
         except BaseException:
@@ -213,7 +217,7 @@ def _create_stores(directory: RunDirectory, prepared: Prepared) -> None:
             if wanted:
                 _create_probabilities(kept_in, prepared)
             MapStore.create(place / "map.zarr", grid, scene.geobox, digest, kept)
-        write_json(directory.identity_file, prepared.identity)
+        directory.begin(prepared.identity, prepared.versions)
 
 
 def _create_probabilities(place: Place, prepared: Prepared) -> None:
@@ -255,6 +259,7 @@ def _execute(
     progress: Progress,
     order: Iterable[Tile] | None,
     done: Outcome,
+    others: list[str],
 ) -> RunResult:
     settings, grid = prepared.settings, prepared.plan.grid
     progress.note(f"dashboard {client.dashboard_link}, {thread_count(client)} worker threads")
@@ -263,8 +268,8 @@ def _execute(
     backend = dataclasses.replace(settings.backend, device=prepared.plan.device)
     route = route_of(client)
     spec = RunSpec(
-        prepared.digest, place, prepared.source, grid, prepared.model, backend, keep_tiles,
-        pins(settings.cluster), prepared.plan.worker_bytes,
+        prepared.digest, place, prepared.source, prepared.inputs, grid, prepared.model, backend,
+        keep_tiles, pins(settings.cluster), prepared.plan.worker_bytes,
         kept_in if settings.probabilities else None, route.gpu,
         ship=not settings.cluster.embedded,
     )  # fmt: skip
@@ -301,6 +306,7 @@ def _execute(
         outcome = TaskWindow(flight, work, advance).run()
         mapped = time.perf_counter() - started
         progress.end()
+        prepared.inputs.confirm()
         progress.note("writing and verifying the products")
         seam = _complete(place, grid, outcome, kept)
         geobox, card = prepared.source.scene.geobox, prepared.model.card
@@ -315,6 +321,7 @@ def _execute(
         processor = sum(seconds - before.get(name, 0.0) for name, seconds in after.items())
         peak = max([*outcome.peak_bytes.values(), *client.run(peak_memory).values()])
     record = make_record(prepared, outcome, products, seam)
+    record["warnings"] += [f"begun by other versions: {line}" for line in others]
     record["memory"] = {"planned_bytes": prepared.plan.worker_bytes, "peak_bytes": peak}
     record["tasks"] = {
         "total": total,

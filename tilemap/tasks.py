@@ -15,7 +15,7 @@ from uuid import uuid4
 from distributed.scheduler import KilledWorker
 
 from tilemap.cluster.flight import Flight, Landed, Task
-from tilemap.errors import DamagedError, DiskFullError, TilemapError
+from tilemap.errors import DamagedError, DiskFullError, InputChangedError, TilemapError
 from tilemap.geometry import Tile, TileGrid
 from tilemap.worker import Receipt, Stage, run_task
 
@@ -222,7 +222,7 @@ class TaskWindow:
         return True
 
     def _failed(self, stage: Stage, tile: Tile, error: BaseException) -> None:
-        if isinstance(error, DiskFullError):
+        if isinstance(error, DiskFullError | InputChangedError):
             raise error
         if isinstance(error, DamagedError) and self._repair(tile, Tile(*error.tile)):
             return

@@ -26,13 +26,13 @@ from tilemap.cluster.census import has_gpu
 from tilemap.cluster.shipping import Shipped, provide, serve
 from tilemap.cluster.versions import leave
 from tilemap.errors import DamagedError, StoreError, UnavailableError
-from tilemap.geometry import Tile, TileGrid
+from tilemap.geometry import Tile, TileGrid, Window
 from tilemap.models.allocator import give_back_freed_memory
 from tilemap.models.keeping import HeldModel, ModelShelf
 from tilemap.scene import Scene
 from tilemap.stages.segment import segment_patch, standardise
 from tilemap.stages.stitch import stitch_tile
-from tilemap.stages.tile import read_patch, tile_scene
+from tilemap.stages.tile import read_patch
 from tilemap.stores.maps import Layer, MapStore
 from tilemap.stores.marks import Mark
 from tilemap.stores.predictions import PredictionStore
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from tilemap.models.recipe import Recipe
     from tilemap.stages.export import ExportReceipt
     from tilemap.stores.cog import RasterProfile
+    from tilemap.stores.fingerprint import Inputs
     from tilemap.stores.geotiff import SceneReader, SceneSource
     from tilemap.stores.remote.place import Place
 
@@ -76,6 +77,7 @@ class RunSpec:
     Args:
         digest: of inputs, settings, model and grid.
         stores: directory of the stores, or folder of a bucket.
+        inputs: files of the scene; a worker that sees other ones does not open the run.
         keep_tiles: whether patches go through the tile store.
         pin: give each worker process a core of its own.
         memory_bytes: what was planned for a worker; near it, freed memory is given back.
@@ -87,6 +89,7 @@ class RunSpec:
     digest: str
     stores: Place
     source: SceneSource
+    inputs: Inputs
     grid: TileGrid
     model: Recipe
     backend: Backend
@@ -165,6 +168,7 @@ class RunContext:
         if spec.probabilities is not None:
             self.probabilities = ProbabilityStore(spec.probabilities)
         self.tiles = TileStore(spec.stores / "tiles.zarr") if spec.keep_tiles else None
+        self._inputs = spec.inputs.confirm(spec.inputs.local)
 
     @property
     def scene(self) -> Scene:
@@ -204,10 +208,22 @@ class RunContext:
                 return self.tiles.read(tile, window.shape)
             except StoreError:
                 self.tiles.marks.set(tile, Mark.MISSING)  # damaged: read the scene again
-        image, valid = read_patch(self.reader(), window)
+        image, valid = self.read(window)
         if self.tiles is not None:
             self.tiles.write(tile, image, valid)
         return image, valid
+
+    def read(self, window: Window) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+        """Read a patch from the scene, whose files must still be what they were planned to be.
+
+        Raises:
+            InputChangedError: if one is not.
+            StoreError: if one cannot be read.
+        """
+        reader = self.reader()
+        found = read_patch(reader, window)
+        self._inputs = self._inputs.confirm(reader.open_files)
+        return found
 
     def tile(self, tile: Tile) -> dict[str, float]:
         """Read the patch of one tile into the tile store; a finished one is left alone.
@@ -219,7 +235,7 @@ class RunContext:
         if self.predictions.has(tile) or self.tiles.has(tile):
             return {}
         clock = _Clock()
-        tile_scene(self.reader(), self.spec.grid, tile, self.tiles)
+        self.tiles.write(tile, *self.read(self.spec.grid.patch_window(tile)))
         clock.lap("tile")
         return clock.laps
 

@@ -367,8 +367,9 @@ def test_what_an_earlier_run_left_on_a_cluster_does_no_harm(
         prepared = api.plan(scene, model=MODEL, scheduler=cluster.scheduler_address, **CUT)
         before = _tree(mapped.directory)
         left = RunSpec(
-            prepared.digest, mapped.directory / "stores", prepared.source, prepared.plan.grid,
-            prepared.model, Backend("cpu"), keep_tiles=True, pin=False, memory_bytes=1 << 40,
+            prepared.digest, mapped.directory / "stores", prepared.source, prepared.inputs,
+            prepared.plan.grid, prepared.model, Backend("cpu"), keep_tiles=True, pin=False,
+            memory_bytes=1 << 40,
         )  # fmt: skip
         with Client(cluster) as client:
             client.register_plugin(RunPlugin(left))

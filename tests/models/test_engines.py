@@ -20,7 +20,7 @@ def test_each_file_has_an_engine_of_its_own() -> None:
     """Chosen when none is named; naming it changes nothing."""
     card = make_card(Path(__file__), 3, 4)
     assert engine_for(card, ONNX, Settings(), "auto") == "onnxruntime"
-    assert engine_for(card, ONNX, Settings(precision="bfloat16"), "auto") == "onnxruntime"
+    assert engine_for(card, ONNX, Settings(precision="bfloat16"), "openvino") == "openvino"
     assert engine_for(card, TORCH, Settings("cuda:1", "bfloat16"), "auto") == "torch"
     for engine in ENGINES[1:]:
         path = TORCH if engine == "torch" else ONNX
@@ -37,6 +37,7 @@ def test_each_file_has_an_engine_of_its_own() -> None:
         (ONNX, Settings("cuda"), "auto", "runs on cpu, got 'cuda'"),
         (ONNX, Settings("cuda"), "openvino", "runs on cpu, got 'cuda'"),
         (ONNX, Settings("cpu", "bfloat16"), "onnxruntime", "in float32, got bfloat16"),
+        (ONNX, Settings("cpu", "bfloat16"), "auto", "in float32, got bfloat16; engine openvino"),
     ],
 )
 def test_what_cannot_be_is_refused(

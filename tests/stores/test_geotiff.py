@@ -305,25 +305,6 @@ def test_source_travels(tmp_path: Path):
     np.testing.assert_array_equal(read_all(again)[0], read_all(source)[0])
 
 
-def test_fingerprint_sees_a_change(tmp_path: Path):
-    """Equal for equal files; another one for other bytes at either end, or another time."""
-    file = write_geotiff(tmp_path / "a.tif", random_scene((300, 400)))
-    source = opened(file)
-    first = source.fingerprint()
-    assert first == source.fingerprint()
-    assert first[0]["name"] == "a.tif"
-    assert first[0]["size"] == file.stat().st_size > 2 * 65536
-    times = file.stat().st_atime_ns, file.stat().st_mtime_ns
-    with file.open("r+b") as raw:
-        raw.seek(-1, os.SEEK_END)
-        raw.write(b"\x07")
-    os.utime(file, ns=times)
-    assert source.fingerprint()[0]["sha256"] != first[0]["sha256"]
-    file.unlink()
-    with pytest.raises(SceneError, match="no such file"):
-        source.fingerprint()
-
-
 def test_file_replaced_since(tmp_path: Path):
     """Another shape than planned is an error when read, not other pixels."""
     source = opened(write_geotiff(tmp_path / "a.tif", random_scene()))

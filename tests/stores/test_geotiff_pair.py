@@ -40,7 +40,7 @@ def test_bands_of_both_dates(request_: SceneRequest) -> None:
     assert not valid[10, 5:9].any()
     assert not valid[20, 5:9].any()
     assert np.count_nonzero(~valid) == 8
-    assert [item["name"] for item in source.fingerprint()] == ["early.tif", "late.tif"]
+    assert [file.name for file in source.inputs().files] == ["early.tif", "late.tif"]
 
 
 def test_the_model_says_which_and_in_what_order(request_: SceneRequest) -> None:

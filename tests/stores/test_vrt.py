@@ -291,7 +291,10 @@ def test_mask_beside_a_vrt(several: Path):
 
 def test_files_of_a_vrt(several: Path):
     """Sources, VRTs within and what is beside the sources decide the pixels too."""
-    (several / "b.tif.aux.xml").write_text("<PAMDataset/>")
+    (several / "b.tif.aux.xml").write_text(
+        '<PAMDataset><Metadata><MDI key="AREA_OR_POINT">Area</MDI></Metadata></PAMDataset>'
+    )
+    (several / "m.tif.aux.xml").write_text("<PAMDataset/>")  # says nothing
     with rasterio.Env(TIFF_USE_OVR=True), rasterio.open(several / "a.tif", "r+") as file:
         file.build_overviews([2])
     inside = source(file="m.tif") + source(file="b.tif") + source(file="inner.vrt")

@@ -10,7 +10,7 @@ from uuid import uuid4
 from distributed.scheduler import KilledWorker
 
 from tilemap.cluster.flight import Flight, Landed, Task
-from tilemap.errors import DiskFullError, TilemapError
+from tilemap.errors import DiskFullError, InputChangedError, TilemapError
 
 Key = tuple[int, ...]
 RETRIES = 2
@@ -144,7 +144,7 @@ class _Run:
         self._flight.submit(Task(key, (self._task, self._stage, key), name))
 
     def _failed(self, key: Key, error: BaseException) -> None:
-        if isinstance(error, DiskFullError):
+        if isinstance(error, DiskFullError | InputChangedError):
             raise error
         killed = isinstance(error, KilledWorker)
         if killed and key not in self._alone:

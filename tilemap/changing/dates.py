@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,17 @@ import numpy as np
 from odc.geo.geobox import GeoBox
 
 from tilemap.changing.geobox import apart
-from tilemap.directory import RUN_FILE, STORES, read_json
+from tilemap.directory import RUN_FILE, STORES, digest_of, read_json
 from tilemap.errors import SceneError, SceneMismatchError, UsageError
 from tilemap.models.card import ClassInfo
 from tilemap.scene import SceneRequest
 from tilemap.stages.gather import GatherReader
+from tilemap.stores.fingerprint import Inputs
 from tilemap.stores.grids import footprint
 from tilemap.stores.inputs import find_inputs
 from tilemap.stores.masks import Rule
 from tilemap.stores.probabilities import FILE, ProbabilityStore
-from tilemap.stores.rasters import describe
+from tilemap.stores.rasters import Raster, describe
 from tilemap.stores.sensors import MIDDLE, day_of_name
 
 
@@ -38,6 +39,8 @@ class DateInput:
         model_sha256: of the model that made it.
         digest: of everything that decided its map.
         hard: labels only, no probabilities.
+        lacks: digest of the tiles that it lacks; empty if it is whole.
+        inputs: files that are read besides its store.
         notes: for people.
     """
 
@@ -48,6 +51,8 @@ class DateInput:
     model_sha256: str
     digest: str
     hard: bool
+    lacks: str = ""
+    inputs: Inputs = Inputs()
     notes: tuple[str, ...] = ()
 
 
@@ -72,15 +77,17 @@ def open_date(path: str | Path, day: str | None = None) -> DateInput:
     record = _record(place)
     identity: dict[str, Any] = record["identity"]
     notes = []
-    if record["status"] != "ok":
+    lacks = lacks_of(record)
+    if lacks:
         notes.append(f"{path} is partial: tiles that it lacks count as not observed")
-    store = place / FILE
+    store, inputs = place / FILE, Inputs()
     hard = not store.exists()
     if hard:
         notes.append(
             f"{path} has labels only, which count as certain; better: --probabilities --fresh"
         )
-        geobox = describe(str(place / "landcover.tif")).geobox
+        raster = describe(str(place / "landcover.tif"))
+        geobox, inputs = raster.geobox, Inputs.of(raster.files)
     else:
         kept = ProbabilityStore(store)
         if kept.digest != record["digest"]:
@@ -96,8 +103,22 @@ def open_date(path: str | Path, day: str | None = None) -> DateInput:
         model_sha256=str(model["sha256"]),
         digest=str(record["digest"]),
         hard=hard,
+        lacks=lacks,
+        inputs=inputs,
         notes=tuple(notes),
     )
+
+
+def lacks_of(record: Mapping[str, Any]) -> str:
+    """Digest of the tiles that a run could not map; empty if there are none.
+
+    Args:
+        record: of ``run.json``.
+    """
+    if record["status"] == "ok":
+        return ""
+    lost = [[one.get("stage"), one.get("tile")] for one in record.get("quarantined", [])]
+    return digest_of({"lacks": sorted(lost, key=str)})[:16]
 
 
 def _record(place: Path) -> dict[str, Any]:
@@ -203,7 +224,11 @@ def check_comparable(
 
 
 def gather_reader(
-    found: DateInput, geobox: GeoBox, mask: Path | None = None, rule: Rule | None = None
+    found: DateInput,
+    geobox: GeoBox,
+    mask: Path | None = None,
+    rule: Rule | None = None,
+    inputs: Inputs | None = None,
 ) -> GatherReader:
     """How the date is read on the grid of the series.
 
@@ -212,6 +237,7 @@ def gather_reader(
         geobox: grid of the series.
         mask: raster of clouds and the like, on any grid.
         rule: which of its numbers were not observed.
+        inputs: the files that it reads, mask and labels.
 
     Raises:
         SceneError: if the mask cannot hold what the rule asks for.
@@ -228,11 +254,15 @@ def gather_reader(
         mask=None if mask is None else mask.absolute(),
         rule=rule,
         digest=found.digest,
+        inputs=inputs or Inputs(),
     )
 
 
-def check_mask(mask: Path, geobox: GeoBox) -> None:
+def check_mask(mask: Path, geobox: GeoBox) -> Raster:
     """A mask holds whole numbers and lies where the series lies.
+
+    Returns:
+        The mask, as described.
 
     Raises:
         SceneError: if it holds other numbers, or cannot be read.
@@ -244,3 +274,4 @@ def check_mask(mask: Path, geobox: GeoBox) -> None:
         raise SceneError(f"a mask must hold whole numbers, {mask} holds {dtype}")
     if footprint(raster.geobox, geobox).size == 0:
         raise SceneMismatchError(apart(str(mask), raster.geobox, "the series", geobox))
+    return raster

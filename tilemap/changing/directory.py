@@ -15,7 +15,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from tilemap.directory import STORES, Identity, RunDirectory, read_json
+from tilemap.directory import STORES, Identity, RunDirectory, Versions, digest_of, read_json
 
 KIND = "change"
 DATES = "dates"
@@ -25,7 +25,7 @@ class ChangeDirectory(RunDirectory):
     """One output directory of ``tilemap change``.
 
     A series that lies there may be continued by more dates, as long as all of its own come with
-    them.
+    them. Dates that were mended and masks that were corrected are gathered again.
 
     Args:
         path: the directory.
@@ -41,13 +41,22 @@ class ChangeDirectory(RunDirectory):
         return super().previous()
 
     def previous(self) -> Identity | None:
-        """The same; its dates count as those of now if now has them all and more."""
+        """The same; its dates count as those of now if now has them all."""
         found = super().previous()
         if found is None or self._now is None or found.get("kind") != KIND:
             return found
-        if is_extended(found, self._now):
+        if is_continued(found, self._now):
             return {**found, "dates": self._now["dates"]}
         return found
+
+    def check_versions(self, versions: Versions, allow_others: bool) -> list[str]:
+        """See ``RunDirectory``; a series that is finished may be extended by later versions."""
+        before, record = self.before(), read_json(self.run_file)
+        if before is not None and isinstance(record, dict) and record.get("status") == "ok":
+            digest = digest_of(before)
+            if record.get("digest") == digest != digest_of(self._now or before):
+                return []
+        return super().check_versions(versions, allow_others)
 
     def _only_remains(self) -> bool:
         known = ("dates", "regions", "change.zarr", "final.zarr", "cog-", "identity.json")
@@ -69,16 +78,27 @@ class ChangeDirectory(RunDirectory):
         self.run_file.unlink(missing_ok=True)
 
 
-def is_extended(before: Identity, now: Identity) -> bool:
-    """Whether the dates of now are those of before and others.
+def is_continued(before: Identity, now: Identity) -> bool:
+    """Return True if all dates of before are among those of now, whatever their masks hold.
 
-    >>> is_extended({"dates": [{"day": "1990"}]}, {"dates": [{"day": "1990"}, {"day": "2000"}]})
+    A mask that was corrected and a date that was mended do not make another series: its results
+    are made again.
+
+    >>> is_continued({"dates": [{"day": "1990"}]}, {"dates": [{"day": "1990"}, {"day": "2000"}]})
     True
     """
-    old, new = before.get("dates"), now.get("dates")
-    if not isinstance(old, list) or not isinstance(new, list):
+    both = [identity.get("dates") for identity in (before, now)]
+    if not all(isinstance(dates, list) for dates in both):
         return False
-    return len(old) < len(new) and all(date in new for date in old)
+    old, new = ([_map_of(date) for date in dates or ()] for dates in both)
+    return all(date in new for date in old)
 
 
-__all__ = ["DATES", "KIND", "STORES", "ChangeDirectory", "is_extended"]
+def _map_of(date: Any) -> tuple[Any, ...]:
+    """The map of a date; what it lacks and what hides it may change."""
+    if not isinstance(date, dict):
+        return (date,)
+    return tuple(date.get(key) for key in ("day", "digest", "hard"))
+
+
+__all__ = ["DATES", "KIND", "STORES", "ChangeDirectory", "is_continued"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,10 +16,10 @@ import numpy as np
 from distributed import Client
 
 from tilemap.changing.batch import Batch, Failed, Key, Receipt
-from tilemap.changing.dates import gather_reader, open_date
+from tilemap.changing.dates import DateInput, gather_reader, open_date
 from tilemap.changing.directory import DATES, ChangeDirectory
 from tilemap.changing.methods import method_of
-from tilemap.changing.prepare import PreparedSeries, facts_of
+from tilemap.changing.prepare import PreparedSeries
 from tilemap.changing.products import Files, publish_all
 from tilemap.changing.regions import FOLDER, join_borders, read_polygons
 from tilemap.changing.registering import block_keys, block_side, register
@@ -26,7 +27,7 @@ from tilemap.changing.working import ChangePlugin, ChangeSpec, DateWork, Task
 from tilemap.cluster import connect, make_flight, pins, thread_count
 from tilemap.comparison.qa import Qa
 from tilemap.directory import digest_of, read_json, write_json
-from tilemap.errors import EXIT_OK, EXIT_PARTIAL, OutputError, StoreError
+from tilemap.errors import EXIT_OK, EXIT_PARTIAL, InputChangedError, OutputError, StoreError
 from tilemap.geometry import Tile
 from tilemap.models.registry import file_sha256
 from tilemap.progress import Progress, Silent
@@ -35,6 +36,7 @@ from tilemap.run import execute as execute_run
 from tilemap.stages.change import layer_specs, nothing_known
 from tilemap.stages.figures import ChangeFigures
 from tilemap.stores.core_store import CoreStore, LayerSpec
+from tilemap.stores.fingerprint import Inputs
 from tilemap.stores.marks import Mark
 from tilemap.stores.masks import Rule
 from tilemap.stores.series import DateStore
@@ -46,7 +48,7 @@ class ChangeResult:
     """What became of a series.
 
     Args:
-        status: "ok", or "partial" if tiles were left out.
+        status: "ok", or "partial" if tiles were left out, here or at one of the dates.
         record: contents of ``run.json``.
         resumed: tasks that an earlier run of the same command had done already.
     """
@@ -73,6 +75,7 @@ def execute_series(
     fresh: bool = False,
     progress: Progress | None = None,
     client: Client | None = None,
+    allow_other_versions: bool = False,
 ) -> ChangeResult:
     """Run what was prepared; the same call on the same directory continues an earlier one.
 
@@ -83,9 +86,12 @@ def execute_series(
         fresh: forget an earlier series in this directory.
         client: of a cluster that is there already, which stays; by default one is started or
             joined for the scenes that are to be mapped and the series together.
+        allow_other_versions: continue a run that other versions of what computes have begun.
 
     Raises:
-        OutputError: if the directory belongs to another run, or the disk has too little room.
+        InputChangedError: if a date, a mask or a scene does not stay what it was.
+        OutputError: if the directory belongs to another run or to other versions, or the disk has
+            too little room.
         BusyError: if another process works on it.
         SceneMismatchError: if a date lies too far off; see ``accept_misregistration``.
         TilemapError: if nothing at all could be mapped.
@@ -100,16 +106,21 @@ def execute_series(
     _check_space(prepared, out)
     with directory.hold():
         directory.check(prepared.identity, fresh)
-        existed = directory.identity_file.exists()
+        existed, others = directory.identity_file.exists(), list[str]()
+        if not fresh:
+            others = directory.check_versions(prepared.versions, allow_other_versions)
+        versions = prepared.versions if not others else directory.versions()
         if fresh:
             directory.clear()
             existed = False
         try:
             directory.stores.mkdir(exist_ok=True)
-            write_json(directory.identity_file, prepared.identity)
+            directory.begin(prepared.identity, versions)
             with nullcontext(client) if client else connect(prepared.settings.cluster) as joined:
-                inputs = _segment(prepared, out, told, joined)
-                return _Run(prepared, directory, joined, told, inputs).run()
+                inputs = _segment(prepared, out, told, joined, allow_other_versions)
+                prepared = prepared.segmented(_dates(prepared, inputs))
+                directory.begin(prepared.identity, versions)
+                return _Run(prepared, directory, joined, told, inputs, others).run()
         except BaseException:
             if not existed:
                 directory.remove_stores()
@@ -142,7 +153,9 @@ def _check_space(prepared: PreparedSeries, out: Path) -> None:
         )
 
 
-def _segment(prepared: PreparedSeries, out: Path, told: Progress, client: Client) -> list[str]:
+def _segment(
+    prepared: PreparedSeries, out: Path, told: Progress, client: Client, allow_other_versions: bool
+) -> list[str]:
     """Map the scenes among the inputs; the directory of each date."""
     places = []
     for fact in prepared.facts:
@@ -152,11 +165,31 @@ def _segment(prepared: PreparedSeries, out: Path, told: Progress, client: Client
         place = out / DATES / fact.iso
         told.note(f"{fact.iso}: {fact.input}")
         place.parent.mkdir(exist_ok=True)
-        result = execute_run(fact.scene, place, progress=told, client=client)
+        result = execute_run(
+            fact.scene, place, progress=told, client=client,
+            allow_other_versions=allow_other_versions,
+        )  # fmt: skip
         if result.status != "ok":
             told.note(f"{fact.iso}: some tiles could not be mapped; they count as not observed")
         places.append(str(place))
     return places
+
+
+def _dates(prepared: PreparedSeries, inputs: Sequence[str]) -> list[DateInput]:
+    """The dates as they are now.
+
+    Raises:
+        InputChangedError: if one is not what it was when the series was planned.
+    """
+    found = [open_date(place, fact.iso) for place, fact in zip(inputs, prepared.facts, strict=True)]
+    for date, fact in zip(found, prepared.facts, strict=True):
+        begun = fact.scene is not None and not fact.lacks
+        if date.digest != fact.digest or (date.lacks != fact.lacks and not begun):
+            raise InputChangedError(
+                f"{date.path} must stay as it is during the run, it has changed; nothing was "
+                "published.\nThe same command works on it as it is now"
+            )
+    return found
 
 
 class _Run:
@@ -169,32 +202,43 @@ class _Run:
         client: Client,
         told: Progress,
         inputs: list[str],
+        others: list[str],
     ) -> None:
         self.prepared, self.directory, self.client, self.told = prepared, directory, client, told
+        self.inputs, self.others = inputs, others
         self.flight = make_flight(client, prepared.settings.cluster)
         self.digest = digest_of(prepared.identity)
         self.batch = Batch()
         self.resumed = 0
-        self.works = tuple(self._work(number, place) for number, place in enumerate(inputs))
+        dates = _dates(prepared, inputs)
+        self.works = tuple(self._work(number, date) for number, date in enumerate(dates))
 
-    def _work(self, number: int, place: str) -> DateWork:
-        """Open a date, and its store; make the store if it is not there."""
+    def _work(self, number: int, found: DateInput) -> DateWork:
+        """Open the store of a date; make it if it is not there."""
         prepared, settings = self.prepared, self.prepared.settings
         fact = prepared.facts[number]
-        found = open_date(place, fact.iso)
-        if facts_of(found, place).digest != fact.digest:
-            raise StoreError(f"{place} must stay as it is during the run, it has changed")
-        mask = Path(settings.masks[number]) if settings.masks else None
+        mask, files = None, fact.inputs.files
+        if prepared.masks:
+            mask = Path(prepared.masks[number].raster.path)
+            files += prepared.masks[number].inputs.files
         rule = Rule.parse(settings.mask_rule) if settings.mask_rule is not None else None
-        reader = gather_reader(found, prepared.geobox, mask, rule)
+        reader = gather_reader(found, prepared.geobox, mask, rule, Inputs(files))
         identity = prepared.identity
         key = digest_of({"date": identity["dates"][number], "grid": identity["geobox"],
                          "rule": settings.mask_rule, "core": settings.core})  # fmt: skip
         path = self.directory.stores / "dates" / f"{fact.iso}-{key[:8]}.zarr"
         if not path.exists():
             path.parent.mkdir(exist_ok=True)
+            for stale in path.parent.glob(f"{fact.iso}-*.zarr"):
+                shutil.rmtree(stale)
             DateStore.create(path, prepared.grid, prepared.geobox, len(prepared.classes), key)
         return DateWork(fact.iso, reader, path.absolute())
+
+    def _confirm(self) -> None:
+        """Check that dates, masks and labels are still what they were."""
+        _dates(self.prepared, self.inputs)
+        for work in self.works:
+            work.reader.inputs.confirm()
 
     def run(self) -> ChangeResult:
         """All stages."""
@@ -258,6 +302,7 @@ class _Run:
         self._all_or_none()
         self.told.end()
         self.told.note("writing and verifying the products")
+        self._confirm()
         rows = read_polygons(spec.stores, grid)
         files: Files = publish_all(self.flight, spec, prepared, self.directory, rows)
         seconds = time.perf_counter() - started
@@ -277,7 +322,7 @@ class _Run:
         prepared, grid = self.prepared, self.prepared.grid
         pixels = grid.scene[0] * grid.scene[1]
         return {
-            "status": "partial" if self.batch.failed else "ok",
+            "status": "partial" if self.batch.failed or prepared.partial_dates else "ok",
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "versions": versions(),
             "digest": self.digest,
@@ -286,7 +331,11 @@ class _Run:
                 {"day": fact.iso, "input": fact.input, "labels_only": fact.hard}
                 for fact in prepared.facts
             ],
-            "warnings": [*prepared.notes, *files.notes, *_unmeasured(registration)],
+            "partial_dates": prepared.partial_dates,
+            "warnings": [
+                *prepared.notes, *files.notes, *_unmeasured(registration),
+                *(f"begun by other versions: {line}" for line in self.others),
+            ],
             "registration": registration,
             "mmu_px": prepared.mmu_px,
             "method": {} if spec.method is None else spec.method.record(),
@@ -341,7 +390,8 @@ class _Run:
     def _change_store(self, registration: list[dict[str, Any]]) -> None:
         """The store of the changed cores, of this series and this registration."""
         path = self.directory.stores / "change.zarr"
-        digest = digest_of({"run": self.digest, "registration": registration})
+        lacks = sorted(failed.key for failed in self._failed("gather"))
+        digest = digest_of({"run": self.digest, "registration": registration, "lacks": lacks})
         if path.exists() and CoreStore(path, self.prepared.grid).digest == digest:
             return
         for name in ("change.zarr", "final.zarr"):

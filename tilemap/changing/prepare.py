@@ -23,23 +23,27 @@ from tilemap.changing.dates import (
     is_run,
     open_date,
 )
-from tilemap.changing.directory import DATES, KIND, ChangeDirectory
+from tilemap.changing.directory import DATES, KIND, ChangeDirectory, is_continued
 from tilemap.changing.geobox import choose_geobox
 from tilemap.changing.settings import ChangeSettings
 from tilemap.cluster import memory_per_worker
 from tilemap.comparison.transition import from_rate, read_transitions
-from tilemap.directory import Identity
+from tilemap.directory import Identity, Versions
 from tilemap.errors import ConfigError, SceneError, UsageError
 from tilemap.geometry import TileGrid
+from tilemap.identity import raster_identity, versions_of
 from tilemap.models.card import ClassInfo
 from tilemap.prepare import Prepared, SegmentSettings, prepare
 from tilemap.stages.change import MARGIN
+from tilemap.stores.fingerprint import Inputs
 from tilemap.stores.georeference import geobox_attributes, geobox_from_attributes
 from tilemap.stores.geotiff import SceneRequest
 from tilemap.stores.grids import whole
 from tilemap.stores.masks import Rule
+from tilemap.stores.opening import plain_path
+from tilemap.stores.rasters import Raster
 
-FORMAT = 1
+FORMAT = 2
 MOST_CLASSES = 15
 """So that every pair of classes has a number below 255."""
 EPOCH = datetime.date(1970, 1, 1)
@@ -58,6 +62,8 @@ class DateFacts:
         model_sha256: of what mapped it.
         digest: of everything that decides its probabilities.
         hard: labels only, no probabilities.
+        lacks: see ``DateInput``; a scene that is to be segmented is taken for whole.
+        inputs: files that are read besides its store.
         scene: a scene that is to be segmented; None for a directory of a run.
         notes: for people.
     """
@@ -69,6 +75,8 @@ class DateFacts:
     model_sha256: str
     digest: str
     hard: bool
+    lacks: str
+    inputs: Inputs
     scene: Prepared | None
     notes: tuple[str, ...]
 
@@ -79,11 +87,25 @@ class DateFacts:
 
 
 @dataclass(frozen=True)
+class Mask:
+    """What was not observed at one date.
+
+    Args:
+        raster: as described.
+        inputs: its files.
+    """
+
+    raster: Raster
+    inputs: Inputs
+
+
+@dataclass(frozen=True)
 class PreparedSeries:
     """A series that has passed every check and has touched nothing."""
 
     settings: ChangeSettings
     facts: tuple[DateFacts, ...]
+    masks: tuple[Mask, ...]
     geobox: GeoBox
     grid: TileGrid
     transitions: npt.NDArray[np.float64] | None
@@ -97,6 +119,32 @@ class PreparedSeries:
     def classes(self) -> tuple[ClassInfo, ...]:
         """Of every date."""
         return self.facts[0].classes
+
+    @property
+    def versions(self) -> Versions:
+        """Versions of what computes; an unfinished run goes on under the same."""
+        return versions_of()
+
+    @property
+    def partial_dates(self) -> list[str]:
+        """Days of the dates that lack tiles."""
+        return [fact.iso for fact in self.facts if fact.lacks]
+
+    def segmented(self, found: Sequence[DateInput]) -> PreparedSeries:
+        """The same series now that its scenes are mapped, perhaps not all of their tiles."""
+        facts = tuple(
+            dataclasses.replace(fact, lacks=date.lacks)
+            for fact, date in zip(self.facts, found, strict=True)
+        )
+        identity = _identity(self.settings, facts, self.masks, self.geobox, self.transitions)
+        partial = [
+            f"{fact.iso} is partial: tiles that it lacks count as not observed"
+            for fact in facts
+            if fact.scene is not None and fact.lacks
+        ]
+        return dataclasses.replace(
+            self, facts=facts, identity=identity, notes=(*self.notes, *partial)
+        )
 
     @property
     def days(self) -> npt.NDArray[np.int64]:
@@ -128,11 +176,11 @@ def prepare_series(settings: ChangeSettings, out: Path) -> PreparedSeries:
     chosen = choose_geobox(
         [(f.input, f.geobox) for f in facts], settings.like, settings.resolution, settings.extent
     )
-    geobox, kept = _settled(chosen, facts, out)
+    geobox, kept = _settled(chosen, settings, facts, out)
     grid = TileGrid((int(geobox.shape[0]), int(geobox.shape[1])), settings.core, 0, 0)
     notes = [note for fact in facts for note in fact.notes]
     if kept:
-        notes.append("the series keeps the grid it began with; a new date's extent is another one")
+        notes.append("the series keeps the grid that it began with")
     transitions = None
     if settings.method == "hmm":
         transitions = (
@@ -142,8 +190,7 @@ def prepare_series(settings: ChangeSettings, out: Path) -> PreparedSeries:
         )
     if settings.mask_rule is not None:
         Rule.parse(settings.mask_rule)
-    for mask in settings.masks:
-        check_mask(Path(mask), geobox)
+    masks = tuple(Mask(r, Inputs.of(r.files)) for r in _masks(settings, geobox))
     mmu_px = _mmu_pixels(settings.mmu_ha, geobox, notes)
     need = _worker_bytes(grid, len(facts), len(names))
     if settings.cluster.embedded or settings.cluster.memory_limit is not None:
@@ -153,11 +200,16 @@ def prepare_series(settings: ChangeSettings, out: Path) -> PreparedSeries:
                 f"a worker needs {need >> 20} MiB for one tile of {grid.core} pixels and "
                 f"{len(facts)} dates, the memory limit is {limit >> 20} MiB; give a smaller --core"
             )
-    identity = _identity(settings, facts, geobox, transitions)
+    identity = _identity(settings, facts, masks, geobox, transitions)
     disk = _disk_bytes(grid, len(facts), len(names))
     return PreparedSeries(
-        settings, facts, geobox, grid, transitions, mmu_px, need, disk, identity, tuple(notes)
-    )
+        settings, facts, masks, geobox, grid, transitions, mmu_px, need, disk, identity,
+        tuple(notes),
+    )  # fmt: skip
+
+
+def _masks(settings: ChangeSettings, geobox: GeoBox) -> list[Raster]:
+    return [check_mask(plain_path(mask), geobox) for mask in settings.masks]
 
 
 def _facts(settings: ChangeSettings, number: int, out: Path) -> DateFacts:
@@ -176,7 +228,7 @@ def _facts(settings: ChangeSettings, number: int, out: Path) -> DateFacts:
     prepared = prepare(request, list(settings.model), chosen, out / DATES / day.isoformat())
     return DateFacts(
         text, day, prepared.source.scene.geobox, tuple(prepared.model.card.classes),
-        prepared.model.digest, prepared.digest, False, prepared,
+        prepared.model.digest, prepared.digest, False, "", Inputs(), prepared,
         (*((note,) if note else ()), *(f"{text}: {w}" for w in prepared.warnings)),
     )  # fmt: skip
 
@@ -185,7 +237,7 @@ def facts_of(found: DateInput, text: str) -> DateFacts:
     """What a finished run tells of its date."""
     return DateFacts(
         text, found.day, found.geobox, found.classes, found.model_sha256, found.digest,
-        found.hard, None, found.notes,
+        found.hard, found.lacks, found.inputs, None, found.notes,
     )  # fmt: skip
 
 
@@ -203,16 +255,24 @@ def _check_order(facts: Sequence[DateFacts]) -> None:
             )
 
 
-def _settled(chosen: GeoBox, facts: Sequence[DateFacts], out: Path) -> tuple[GeoBox, bool]:
-    """The grid of the series that lies there already, if now has all of its dates."""
+def _settled(
+    chosen: GeoBox, settings: ChangeSettings, facts: Sequence[DateFacts], out: Path
+) -> tuple[GeoBox, bool]:
+    """The grid that the series in the directory began with, unless another one is asked for."""
     before = ChangeDirectory(out).before() or {}
-    if before.get("kind") != KIND:
-        return chosen, False
-    now = [_date_identity(fact) for fact in facts]
-    if not all(date in now for date in before.get("dates", [])):
+    now = {"dates": [_date_identity(fact) for fact in facts]}
+    if settings.like is not None or before.get("kind") != KIND or not is_continued(before, now):
         return chosen, False
     kept = geobox_from_attributes(before["geobox"])
-    return (chosen, False) if kept == chosen else (kept, True)
+    if kept == chosen or (settings.resolution is not None and not _alike(kept, chosen)):
+        return chosen, False
+    return kept, True
+
+
+def _alike(one: GeoBox, two: GeoBox) -> bool:
+    """Return True if pixels have one size and direction."""
+    a, b = (np.array([g.affine.a, g.affine.b, g.affine.d, g.affine.e]) for g in (one, two))
+    return bool(np.allclose(a, b, rtol=1e-9, atol=0))
 
 
 def _mmu_pixels(mmu_ha: float, geobox: GeoBox, notes: list[str]) -> int:
@@ -242,19 +302,25 @@ def _disk_bytes(grid: TileGrid, dates: int, classes: int) -> int:
 
 
 def _date_identity(fact: DateFacts) -> dict[str, Any]:
-    return {"day": fact.iso, "digest": fact.digest, "hard": fact.hard}
+    """A date by content; what it lacks and the labels alone are there only if there are any."""
+    found: dict[str, Any] = {"day": fact.iso, "digest": fact.digest, "hard": fact.hard}
+    if fact.lacks:
+        found["lacks"] = fact.lacks
+    if fact.inputs.files:
+        found["labels"] = fact.inputs.records()
+    return found
 
 
 def _identity(
     settings: ChangeSettings,
     facts: Sequence[DateFacts],
+    masks: Sequence[Mask],
     geobox: GeoBox,
     transitions: npt.NDArray[np.float64] | None,
 ) -> Identity:
-    masks = [str(Path(mask).resolve()) for mask in settings.masks]
     dates = [_date_identity(fact) for fact in facts]
     for date, mask in zip(dates, masks, strict=False):
-        date["mask"] = mask
+        date["mask"] = raster_identity(mask.raster, mask.inputs)
     return {
         "kind": KIND,
         "format": FORMAT,

@@ -17,6 +17,7 @@ from tilemap.cli.segment import (
     MemoryLimit,
     Nodata,
     Offset,
+    OtherVersions,
     Out,
     Precision,
     Scale,
@@ -144,6 +145,7 @@ def change(
     workers: Workers = None,
     memory_limit: MemoryLimit = None,
     fresh: Fresh = False,
+    allow_other_versions: OtherVersions = False,
 ) -> None:
     """Compare the dates of one place: what changed into what, when, how surely, on how much area.
 
@@ -156,7 +158,9 @@ def change(
     progress = ConsoleProgress()
     for line in describe(prepared):
         progress.note(line)
-    result = execute_series(prepared, out, fresh, progress)
+    result = execute_series(
+        prepared, out, fresh, progress, allow_other_versions=allow_other_versions
+    )
     for line in summary(result):
         typer.echo(line)
     raise typer.Exit(result.exit_code)
@@ -224,6 +228,8 @@ def summary(result: ChangeResult) -> list[str]:
     for row in record["registration"]:
         if row["verdict"] not in ("reference", "ok"):
             lines.append(_registration(row))
+    if record["partial_dates"]:
+        lines.append(f"partial: tiles are missing of {', '.join(record['partial_dates'])}")
     if record["quarantined"]:
         lines.append(f"partial: {len(record['quarantined'])} tasks failed every time, see run.json")
     lines += [f"note: {text}" for text in record["warnings"]]

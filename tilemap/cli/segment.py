@@ -166,6 +166,13 @@ Publish = Annotated[
 ]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Directory of the run.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Forget an earlier run in that directory.")]
+OtherVersions = Annotated[
+    bool,
+    typer.Option(
+        "--allow-other-versions",
+        help="Continue a run that other versions of PyTorch, ONNX Runtime, OpenVINO or GDAL began.",
+    ),
+]
 
 
 def _options(values: dict[str, object]) -> Options:
@@ -251,6 +258,7 @@ def segment(
     stores: Stores = None,
     publish: Publish = None,
     fresh: Fresh = False,
+    allow_other_versions: OtherVersions = False,
 ) -> None:
     """Map a scene into landcover.tif and confidence.tif.
 
@@ -260,7 +268,8 @@ def segment(
     from tilemap import api
 
     kept = None if fresh else out
-    _run(api.plan(scenes, model=model, out=kept, **options), out, fresh)
+    prepared = api.plan(scenes, model=model, out=kept, **options)
+    _run(prepared, out, fresh, allow_other_versions)
 
 
 def demo(
@@ -279,14 +288,14 @@ def demo(
     _run(api.plan(scenes, model=api.DEMO_MODEL, out=kept, **options), out, fresh)
 
 
-def _run(prepared: Prepared, out: Path, fresh: bool) -> None:
+def _run(prepared: Prepared, out: Path, fresh: bool, allow_other_versions: bool = False) -> None:
     from tilemap.cli.progress import ConsoleProgress
     from tilemap.run import execute
 
     progress = ConsoleProgress()
     for line in describe(prepared):
         progress.note(line)
-    result = execute(prepared, out, fresh, progress)
+    result = execute(prepared, out, fresh, progress, allow_other_versions=allow_other_versions)
     for line in summary(result):
         typer.echo(line)
     raise typer.Exit(result.exit_code)

@@ -20,6 +20,7 @@ from tilemap.evaluation.metrics import IGNORE
 from tilemap.evaluation.request import EvaluateSettings, Work, prepare
 from tilemap.evaluation.tally import Tally, count_tile
 from tilemap.geometry import Tile, Window
+from tilemap.stores.fingerprint import Inputs
 from tilemap.stores.mosaic import Handles
 from tilemap.stores.opening import GDAL_SETTINGS
 
@@ -107,13 +108,15 @@ _counters: dict[str, Counter] = {}
 class EvaluationPlugin(WorkerPlugin):
     """Opens an evaluation in every worker process, those that join later included."""
 
-    def __init__(self, name: str, settings: EvaluateSettings) -> None:
-        self.evaluation, self.settings = name, settings
+    def __init__(self, name: str, settings: EvaluateSettings, inputs: Inputs) -> None:
+        self.evaluation, self.settings, self.inputs = name, settings, inputs
         self.name = f"tilemap-{name}"
 
     def setup(self, worker: Worker) -> None:
         """Called by Dask in each worker."""
-        _counters[self.evaluation] = Counter(prepare(self.settings))
+        work = prepare(self.settings)
+        self.inputs.confirm()
+        _counters[self.evaluation] = Counter(work)
 
     def teardown(self, worker: Worker) -> None:
         """Called by Dask when it is over."""

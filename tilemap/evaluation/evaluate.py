@@ -19,7 +19,13 @@ from distributed.scheduler import KilledWorker
 
 from tilemap.cluster import ClusterSettings, connect, make_flight
 from tilemap.cluster.flight import Flight, Task
-from tilemap.errors import DiskFullError, SceneError, SceneMismatchError, StoreError
+from tilemap.errors import (
+    DiskFullError,
+    InputChangedError,
+    SceneError,
+    SceneMismatchError,
+    StoreError,
+)
 from tilemap.evaluation.counting import Counter, EvaluationPlugin, count_task, peak_memory
 from tilemap.evaluation.request import (
     EvaluateSettings,
@@ -94,10 +100,12 @@ def evaluate_map(
             "peak_bytes": counted.peak_bytes,
         },
     }
+    work.inputs.confirm()
     if out is not None:
         counter = Counter(work)
         picture = error_map(counter.errors, work.class_map.shape)
         counter.handles().close()
+        work.inputs.confirm()
         write_files(out, record, picture)
     return Evaluation(record, out)
 
@@ -145,7 +153,7 @@ def _silent(done: int, size: int) -> None:
 def _on_cluster(client: Client, work: Work, cluster: ClusterSettings) -> Iterator[Tally]:
     """The tiles' counts as they come; a few tasks in flight per thread, however large the map."""
     name = f"evaluate-{uuid4().hex[:12]}"
-    plugin = EvaluationPlugin(name, _absolute(work))
+    plugin = EvaluationPlugin(name, _absolute(work), work.inputs)
     client.register_plugin(plugin)
     flight: Flight[Tile] = make_flight(client, cluster)
     waiting = deque(work.grid.tiles())
@@ -177,7 +185,7 @@ def _check(error: BaseException, failures: int) -> None:
         raise StoreError(
             "the worker died each time it counted a tile; give it more memory, or a smaller --core"
         ) from error
-    if isinstance(error, SceneError | DiskFullError) or failures > RETRIES:
+    if isinstance(error, SceneError | DiskFullError | InputChangedError) or failures > RETRIES:
         raise error
 
 

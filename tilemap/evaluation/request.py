@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from tilemap.evaluation.reference import (
     place_regions,
 )
 from tilemap.geometry import TileGrid
+from tilemap.stores.fingerprint import Inputs, files_of
 from tilemap.stores.grids import apply, pixel_offset
 from tilemap.stores.opening import plain_path
 from tilemap.stores.rasters import Raster, describe
@@ -117,6 +118,7 @@ class Work:
         regions: None if there are none.
         region_names: by number.
         notes: what a reader of the figures should know, a sentence each.
+        inputs: the files as they were when the evaluation began.
     """
 
     settings: EvaluateSettings
@@ -129,6 +131,7 @@ class Work:
     region_names: tuple[str, ...]
     tolerance: Tolerance
     notes: tuple[str, ...]
+    inputs: Inputs = Inputs()
 
     @property
     def grid(self) -> TileGrid:
@@ -172,7 +175,7 @@ def prepare(settings: EvaluateSettings) -> Work:
     if settings.regions is not None and settings.region_column is not None:
         areas = features_on(settings.regions, None, geobox)
         region_names, regions = place_regions(areas, settings.region_column, geobox)
-    return Work(
+    work = Work(
         settings=settings,
         class_map=class_map,
         classes=classes,
@@ -184,6 +187,8 @@ def prepare(settings: EvaluateSettings) -> Work:
         tolerance=tolerance,
         notes=tuple(notes),
     )
+    files = (file for path in work.files().values() for file in files_of(path))
+    return replace(work, inputs=Inputs.of(files))
 
 
 def _reference(

@@ -64,11 +64,14 @@ def engine_for(card: ModelCard, path: Path, settings: Settings, engine: str) -> 
         )
     if onnx and settings.device != "cpu":
         raise UsageError(f"{name} is an ONNX model and runs on cpu, got {settings.device!r}")
-    if engine == "onnxruntime" and settings.precision != "float32":
-        raise UsageError(f"onnxruntime runs {name} in float32, got {settings.precision}")
-    if engine != "auto":
-        return engine
-    return "onnxruntime" if onnx else "torch"
+    found = engine
+    if engine == "auto":
+        found = "onnxruntime" if onnx else "torch"
+    if found == "onnxruntime" and settings.precision != "float32":
+        raise UsageError(
+            f"onnxruntime runs {name} in float32, got {settings.precision}; engine openvino has it"
+        )
+    return found
 
 
 def start(card: ModelCard, path: Path, engine: str, settings: Settings) -> Model:

@@ -209,7 +209,7 @@ def load(
     Args:
         ref: from ``resolve``.
         device: "cpu" or "cuda" ("cuda:1" ...); ONNX files run on the CPU.
-        precision: "float32" or "bfloat16"; ONNX Runtime runs float32 whatever is asked of "auto".
+        precision: "float32" or "bfloat16", which ONNX Runtime refuses.
         threads: CPU threads within one forward, 1 or more.
         engine: one of ``engines.ENGINES``; "auto" is torch for ``.safetensors``, ONNX Runtime for
             ``.onnx``.

@@ -22,7 +22,8 @@ from tilemap.progress import Progress
 if TYPE_CHECKING:
     from distributed import Client
 
-    from tilemap.directory import Identity
+    from tilemap.changing.prepare import PreparedSeries
+    from tilemap.prepare import Prepared
 
 
 class ClusterLostError(UnavailableError):
@@ -156,7 +157,7 @@ def _map(
     }
     prepared = api.plan(work.sources, model=config.models(area), out=out, **options)
     directory = RunDirectory(out, AllowList.of(config.remote.allow_hosts))
-    fresh = _is_of_another_run(directory, prepared.identity)
+    fresh = _is_of_another_run(directory, prepared)
     client = cluster.client()
     with naming_cluster():
         result = execute(prepared, out, fresh, told, client=client)
@@ -186,22 +187,23 @@ def _compare(
         },
     )
     prepared = prepare_series(settings, out)
-    fresh = _is_of_another_run(ChangeDirectory(out, prepared.identity), prepared.identity)
+    fresh = _is_of_another_run(ChangeDirectory(out, prepared.identity), prepared)
     client = cluster.client()
     with naming_cluster():
         result = execute_series(prepared, out, fresh, told, client=client)
     return out, "ok" if result.status == "ok" else "partial", result.record
 
 
-def _is_of_another_run(directory: RunDirectory, identity: Identity) -> bool:
-    """Whether what lies there cannot be continued: another device now, or other dates.
+def _is_of_another_run(directory: RunDirectory, prepared: Prepared | PreparedSeries) -> bool:
+    """Whether what lies there cannot be continued: another device or version, or other dates.
 
     The directories of the passes are the passes' own, so it is started anew then.
     """
     if directory.previous() is None:
         return False
     try:
-        directory.check(identity, fresh=False)
+        directory.check(prepared.identity, fresh=False)
+        directory.check_versions(prepared.versions, allow_others=False)
     except OutputError:
         return True
     return False

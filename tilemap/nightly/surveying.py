@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tilemap.directory import RUN_FILE, read_json
 from tilemap.errors import ModelError
-from tilemap.nightly.config import AreaTable, NightlyConfig
+from tilemap.nightly.config import AreaTable, NightlyConfig, is_remote
 from tilemap.nightly.facts import Found, Problem, Product, Quarantine
 from tilemap.nightly.places import Places
 from tilemap.nightly.works import (
@@ -24,6 +25,9 @@ from tilemap.nightly.works import (
 
 if TYPE_CHECKING:
     from tilemap.nightly.ledger import Ledger
+
+_FILES = ("like", "transitions")
+"""Options that name a file."""
 
 
 @dataclass
@@ -97,7 +101,7 @@ def _survey_area(
     except ModelError as error:
         survey.problems.append(Problem(area.name, ", ".join(config.models(area)), str(error)))
         return
-    options = config.segment_options(area)
+    options = by_content(config.segment_options(area))
     keep = wanted(scenes, ledger.products(area=area.name), config.retention.keep_dates)
     for scene in scenes:
         if scene.id not in keep:
@@ -138,7 +142,7 @@ def survey_series(
     """
     if not area.series:
         return None
-    models, options = model_identities(config, area), config.segment_options(area)
+    models, options = model_identities(config, area), by_content(config.segment_options(area))
     listed = [
         product
         for product in ledger.products(area=area.name)
@@ -152,22 +156,51 @@ def survey_series(
     if len(dates) < 2:
         return None
     change = config.change_options(area)
-    work = change_work(area.name, dates, change, area.priority, _masks(change, dates))
+    lacks = [_lacks(places.root / product.run) for product in dates]
+    options, masks = by_content(change), _masks(change, dates)
+    work = change_work(area.name, dates, options, area.priority, masks, lacks)
     return decide(work, ledger, config.nightly.attempts)
 
 
-def _masks(options: dict[str, Any], dates: Sequence[Product]) -> list[list[int]] | None:
-    """Size and time of each date's mask; [] for one that is not there."""
+def by_content(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options in which files that are named are what they hold, wherever they are.
+
+    An address stays one. A file that is not there has no content; its work fails later.
+    """
+    named = [options[key] for key in _FILES if options.get(key) is not None]
+    content = _content([path for path in named if not is_remote(path)])
+    found = {
+        key: content.get(value, value) if key in _FILES else value for key, value in options.items()
+    }
+    if "mask" in found:
+        found["mask"] = True  # the masks of the dates have content of their own
+    return found
+
+
+def _lacks(run: Path) -> str:
+    """Digest of the tiles that a run could not map; empty if there are none."""
+    from tilemap.changing.dates import lacks_of
+
+    record = read_json(run / RUN_FILE)
+    return lacks_of(record) if isinstance(record, dict) else ""
+
+
+def _masks(options: dict[str, Any], dates: Sequence[Product]) -> list[Any] | None:
+    """Content of each date's mask; [] for one that is not there."""
     template = options.get("mask")
     if template is None:
         return None
-    found: list[list[int]] = []
-    for product in dates:
-        path = Path(template.format(scene=product.id))
-        try:
-            state = path.stat()
-        except OSError:
-            found.append([])
-        else:
-            found.append([state.st_size, state.st_mtime_ns])
-    return found
+    paths = [template.format(scene=product.id) for product in dates]
+    content = _content(paths)
+    return [content[path] for path in paths]
+
+
+def _content(paths: Sequence[str]) -> dict[str, Any]:
+    """What files hold, those beside them that belong to them included; [] of one not there."""
+    if not paths:
+        return {}
+    from tilemap.stores.fingerprint import Inputs, files_of
+
+    parts = {path: files_of(path) if Path(path).is_file() else () for path in paths}
+    inputs = Inputs.of(file for files in parts.values() for file in files)
+    return {path: inputs.records(files) for path, files in parts.items()}

@@ -71,7 +71,7 @@ def map_digest(
     Args:
         fingerprint: of the scene's files.
         models: ``ModelCard.identity()`` of each.
-        options: of ``tilemap.segment``.
+        options: of ``tilemap.segment``; files by content.
     """
     return digest_of(
         {
@@ -83,22 +83,27 @@ def map_digest(
     )
 
 
-def change_digest(dates: Sequence[Product], options: Mapping[str, Any], masks: Any = None) -> str:
+def change_digest(
+    dates: Sequence[Product],
+    options: Mapping[str, Any],
+    masks: Any = None,
+    lacks: Sequence[str] = (),
+) -> str:
     """Name of the work of comparing these maps.
 
     Args:
         dates: the maps, the oldest first.
-        options: of ``tilemap.change``.
-        masks: fingerprint of the masks of the dates, if there are any.
+        options: of ``tilemap.change``; files by content.
+        masks: content of the masks of the dates, if there are any.
+        lacks: digest of the tiles that each map lacks, empty if it is whole.
     """
-    return digest_of(
-        {
-            "format": FORMAT,
-            "dates": [[product.id, str(product.day), product.result] for product in dates],
-            "options": _plain(options),
-            "masks": masks,
-        }
-    )
+    work = {
+        "format": FORMAT,
+        "dates": [[product.id, str(product.day), product.result] for product in dates],
+        "options": _plain(options),
+        "masks": masks,
+    }
+    return digest_of(work | ({"lacks": list(lacks)} if any(lacks) else {}))
 
 
 def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -196,8 +201,13 @@ def dates_of(listed: Sequence[Product]) -> tuple[tuple[Product, ...], list[str]]
 
 
 def change_work(
-    area: str, dates: Sequence[Product], options: Mapping[str, Any], priority: int, masks: Any
+    area: str,
+    dates: Sequence[Product],
+    options: Mapping[str, Any],
+    priority: int,
+    masks: Any,
+    lacks: Sequence[str] = (),
 ) -> Work:
     """Comparing an area's dates; its ``why`` is still open."""
-    digest = change_digest(dates, options, masks)
+    digest = change_digest(dates, options, masks, lacks)
     return Work(area, "change", CHANGE_ID, digest, dates[-1].day, "", priority, dates=tuple(dates))

@@ -89,7 +89,7 @@ def report_run(
         },
         domain=record["domain"],
         versions=record["versions"],
-        inputs=[f"{item['name']}" for item in identity["inputs"]],
+        inputs=[f"{item['name']}" for item in record["inputs"]],
         products=[(name, p["bytes"], p["sha256"]) for name, p in record["products"].items()],
         warnings=record["warnings"],
         quarantined=[

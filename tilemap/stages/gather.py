@@ -13,6 +13,7 @@ from odc.geo.geobox import GeoBox
 
 from tilemap.errors import SceneError
 from tilemap.geometry import Window
+from tilemap.stores.fingerprint import Inputs
 from tilemap.stores.grids import pixel_offset, whole
 from tilemap.stores.masks import Rule
 from tilemap.stores.mosaic import Handles, join
@@ -85,6 +86,7 @@ class GatherReader:
         mask: raster of clouds and the like, on any grid; None for none.
         rule: which of its numbers were not observed.
         digest: of the run, so that one made anew in its place is opened anew.
+        inputs: mask and labels, which must stay what they are.
     """
 
     probabilities: Path | None
@@ -94,17 +96,20 @@ class GatherReader:
     mask: Path | None = None
     rule: Rule | None = None
     digest: str = ""
+    inputs: Inputs = Inputs()
 
     def read(self, window: Window) -> ByteArray:
         """Quantised probability, uint8 (class, y, x) of a window inside the grid.
 
         Raises:
+            InputChangedError: if the mask or the labels are not what they were.
             StoreError: if it cannot be read.
             SceneError: if a label is no class.
         """
         opened = _opened(self)
         quantised = opened.read(window)
         hidden = opened.masked(window)
+        opened.inputs = opened.inputs.confirm()
         if hidden is not None:
             quantised[:, hidden] = NODATA
         return quantised
@@ -115,6 +120,7 @@ class _Opened:
 
     def __init__(self, reader: GatherReader) -> None:
         self._reader, self._handles = reader, Handles()
+        self.inputs = reader.inputs.confirm()
         self._store: ProbabilityStore | None = None
         self._offset: tuple[int, int] | None = None
         self._warp: Warp | None = None

@@ -7,9 +7,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from tilemap.geometry import Tile, TileGrid, Window
+from tilemap.geometry import Window
 from tilemap.scene import Scene
-from tilemap.stores.tiles import TileStore
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -59,9 +58,3 @@ def read_patch(reader: WindowReader, window: Window) -> tuple[npt.NDArray[Any], 
         return image, valid
     rows, cols = rows - inside.top, cols - inside.left
     return image[:, rows[:, None], cols[None, :]], valid[rows[:, None], cols[None, :]]
-
-
-def tile_scene(reader: WindowReader, grid: TileGrid, tile: Tile, store: TileStore) -> None:
-    """Write the patch of one tile into the tile store."""
-    image, valid = read_patch(reader, grid.patch_window(tile))
-    store.write(tile, image, valid)

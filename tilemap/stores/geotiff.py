@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from dataclasses import dataclass, replace
-from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import rasterio
 
-from tilemap.errors import SceneError, StoreError
+from tilemap.errors import SceneError
 from tilemap.geometry import Window
 from tilemap.scene import Scene, SceneRequest
+from tilemap.stores.fingerprint import Inputs
 from tilemap.stores.inputs import find_inputs
 from tilemap.stores.layers import Arranged, Layer, arrange
 from tilemap.stores.mosaic import Handles
 from tilemap.stores.opening import GDAL_SETTINGS
 from tilemap.stores.rasters import AnyArray, BoolArray
 from tilemap.stores.remote.blocks import RemoteFile
-from tilemap.stores.remote.fingerprint import SAMPLED, remote_fingerprint
 from tilemap.stores.remote.limits import MEMORY
 
 __all__ = ["SceneReader", "SceneRequest", "SceneSource", "open_scene"]
@@ -46,29 +43,23 @@ class SceneSource:
     files: tuple[str, ...]
     warnings: tuple[str, ...] = ()
 
-    def fingerprint(self) -> list[dict[str, Any]]:
-        """What the files are now, one record each: it changes when the input changes.
-
-        Returns:
-            Per file its name, size in bytes, mtime_ns (a remote one's ETag or day of change as
-            "version") and the SHA-256 of its first and last 64 KiB.
+    def inputs(self) -> Inputs:
+        """The content of the files as it is now.
 
         Raises:
             SceneError: if a file is gone.
+            StoreError: if one cannot be read.
         """
-        remote = self._remote
-        return [
-            remote_fingerprint(remote[file]) if file in remote else _fingerprint(Path(file))
-            for file in self.files
-        ]
+        return Inputs.of(self.files, self.remote)
 
     @property
     def remote_bytes(self) -> int:
         """Memory that a worker needs besides, to read what is not on this disk."""
-        return MEMORY if self._remote else 0
+        return MEMORY if self.remote else 0
 
     @property
-    def _remote(self) -> dict[str, RemoteFile]:
+    def remote(self) -> dict[str, RemoteFile]:
+        """The files that are not on this disk, by address."""
         rasters = (raster for layer in self.layers for raster in layer.rasters)
         return {raster.path: raster.remote for raster in rasters if raster.remote is not None}
 
@@ -107,6 +98,11 @@ class SceneReader:
     def scene(self) -> Scene:
         """What is read."""
         return self._source.scene
+
+    @property
+    def open_files(self) -> list[str]:
+        """Paths on this disk that the open files touch."""
+        return self._handles.files
 
     def read(self, window: Window) -> tuple[AnyArray, BoolArray]:
         """The stored numbers of a window, unscaled; the same however windows are cut.
@@ -198,23 +194,3 @@ def _pair(request: SceneRequest) -> Arranged:
     scene = replace(later.scene, bands=bands, name=f"{earlier.scene.name}-{later.scene.name}")
     notes = dict.fromkeys((*earlier.warnings, *later.warnings))
     return Arranged(scene, layers, tuple(notes))
-
-
-def _fingerprint(path: Path) -> dict[str, Any]:
-    try:
-        with path.open("rb") as file:
-            state = os.fstat(file.fileno())
-            digest = hashlib.sha256(file.read(SAMPLED))
-            if state.st_size > SAMPLED:
-                file.seek(max(SAMPLED, state.st_size - SAMPLED))
-                digest.update(file.read(SAMPLED))
-    except FileNotFoundError as problem:
-        raise SceneError(f"no such file: {path}") from problem
-    except OSError as problem:
-        raise StoreError(f"cannot read {path}: {problem.strerror}") from problem
-    return {
-        "name": path.name,
-        "size": state.st_size,
-        "mtime_ns": state.st_mtime_ns,
-        "sha256": digest.hexdigest(),
-    }

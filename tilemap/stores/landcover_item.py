@@ -155,7 +155,7 @@ def _date(record: Mapping[str, Any], day: Moment | None) -> tuple[Moment, str]:
 def _lineage(record: Mapping[str, Any]) -> str:
     identity = record["identity"]
     model, grid, engine = identity["model"], identity["grid"], identity["backend"]
-    inputs = ", ".join(item["name"] for item in identity["inputs"])
+    inputs = ", ".join(item["name"] for item in record["inputs"])
     several = f" and {len(model['members']) - 1} more" if model["members"] else ""
     return (
         f"{inputs} segmented by {model['name']}{several} ({engine['engine']}, "

@@ -45,6 +45,12 @@ class Handles:
         self._readers[raster.path] = reader
         return reader
 
+    @property
+    def files(self) -> list[str]:
+        """Paths on this disk that the open files touch."""
+        rasters = [reader.raster for reader in self._readers.values()]
+        return [file for raster in rasters if raster.remote is None for file in raster.files]
+
     def close(self) -> None:
         """Close every file."""
         while self._readers:

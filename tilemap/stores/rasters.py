@@ -17,6 +17,7 @@ from rasterio.windows import Window as RasterioWindow
 
 from tilemap.errors import SceneError, StoreError
 from tilemap.geometry import Window
+from tilemap.stores.fingerprint import says_more
 from tilemap.stores.grids import crs_of
 from tilemap.stores.opening import GDAL_SETTINGS, naming_file, open_dataset, plain_path
 from tilemap.stores.remote.address import Address, AllowList, is_address
@@ -74,7 +75,7 @@ class Raster:
             the "file", or one for each "band".
         alpha: number of the alpha band, 0 if there is none.
         count: planes in the file, alpha included.
-        files: absolute paths that reading it touches, itself first.
+        files: absolute paths of what decides its pixels, itself first.
         remote: the file where it is not on this disk.
     """
 
@@ -153,7 +154,8 @@ def files_read(path: str, dataset: Any) -> tuple[str, ...]:
 
 
 def _ending(files: Sequence[str], endings: tuple[str, ...]) -> list[str]:
-    return [file for file in files if file.lower().endswith(endings)]
+    """The files beside one that say something of its pixels; statistics of a GIS do not."""
+    return [file for file in files if file.lower().endswith(endings) and says_more(file)]
 
 
 def describe_remote(reader: RemoteReader) -> Raster:
@@ -280,7 +282,7 @@ class RasterReader:
     """
 
     def __init__(self, raster: Raster) -> None:
-        self._raster = raster
+        self.raster = raster
         self._dataset: Any = None
         self._container: Container | None = None
         self._finish: Callable[[], Any] | None = None
@@ -306,7 +308,7 @@ class RasterReader:
         Raises:
             StoreError: if GDAL cannot read it, or the file is no longer what it was.
         """
-        raster = self._raster
+        raster = self.raster
         bands = [raster.bands[p] for p in positions]
         with naming_file(raster.path, "read", StoreError):
             dataset = self._open()
@@ -321,7 +323,7 @@ class RasterReader:
     def _read(
         self, dataset: Any, bands: Sequence[RasterBand], window: Window
     ) -> tuple[AnyArray, BoolArray]:
-        raster = self._raster
+        raster = self.raster
         part = RasterioWindow(window.left, window.top, window.width, window.height)
         dtype = np.result_type(*(np.dtype(band.dtype) for band in bands))
         image: AnyArray = dataset.read([band.index for band in bands], window=part, out_dtype=dtype)
@@ -337,7 +339,7 @@ class RasterReader:
 
     def _open(self) -> Any:
         if self._dataset is None:
-            raster = self._raster
+            raster = self.raster
             if raster.remote is None:
                 dataset = open_dataset(raster.path)
             else:

@@ -169,6 +169,37 @@ def read_vrt(path: str) -> Vrt:
     return Vrt(text, tuple(found))
 
 
+def without_places(path: str) -> bytes:
+    """A VRT with numbers for the files that it reads: it is the same wherever they are.
+
+    Statistics, which a GIS may add, are left out.
+
+    Raises:
+        SceneError: as ``read_vrt``.
+    """
+    root = _understood(_parse(Path(path)), Path(path))
+    numbers: dict[Path, int] = {}
+    for element in root.iter():
+        if element.tag in ("SourceFilename", "SourceDataset"):
+            relative = element.get("relativeToVRT", "0") == "1"
+            file = _local(element.text or "", Path(path), relative)
+            element.text = str(numbers.setdefault(file, len(numbers)))
+            element.attrib.clear()
+        drop_statistics(element)
+    return ElementTree.tostring(root)
+
+
+def drop_statistics(element: ElementTree.Element) -> None:
+    """Remove what a GIS counts of the pixels and writes beside them."""
+    for child in list(element):
+        if child.tag == "Metadata":
+            for item in list(child):
+                if str(item.get("key")).startswith("STATISTICS_"):
+                    child.remove(item)
+        if child.tag == "Histograms" or (child.tag == "Metadata" and not len(child)):
+            element.remove(child)
+
+
 def _rebuilt(path: Path, found: dict[str, None], depth: int) -> str:
     if depth > _DEEPEST:
         raise SceneError(f"VRTs may be nested {_DEEPEST} deep, {path} is deeper")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +11,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import rasterio
 
+from tilemap.directory import digest_of
 from tilemap.errors import ConfigError, SceneError
-from tilemap.models.registry import file_sha256
+from tilemap.identity import raster_identity, scene_identity
 from tilemap.scene import Scene
+from tilemap.stores.fingerprint import Inputs, files_of
 from tilemap.stores.geotiff import SceneSource, open_scene
+from tilemap.stores.opening import plain_path
+from tilemap.stores.rasters import describe
 from tilemap.stores.sensors import canonical
+from tilemap.stores.vectors import is_vector
 from tilemap.training.config import SceneConfig, TrainingConfig
 from tilemap.training.labels import IGNORE, SceneLabels, label_key, open_labels
 from tilemap.training.sample_store import (
@@ -48,7 +51,7 @@ class SceneSamples:
         source: the scene with the bands of the model.
         labels: what is known of it; None if only a teacher knows.
         lesson: how a teacher sees it; None without one.
-        files: what it is made from, a record each.
+        inputs: the files that it is made from.
         digest: of everything it is made from.
     """
 
@@ -56,8 +59,17 @@ class SceneSamples:
     source: SceneSource
     labels: SceneLabels | None
     lesson: Lesson | None
-    files: tuple[dict[str, Any], ...]
+    inputs: Inputs
     digest: str
+
+    @property
+    def files(self) -> list[dict[str, Any]]:
+        """The files for the record, with their names."""
+        labels = _files_of(self.wanted.labels)
+        return [
+            {"role": _role(file.path, self.source, labels), "name": file.name} | file.record()
+            for file in self.inputs.files
+        ]
 
     @property
     def scene(self) -> Scene:
@@ -85,9 +97,11 @@ def open_scenes(config: TrainingConfig) -> tuple[SceneSamples, ...]:
         _check_units(source.scene, config)
         labels = None if wanted.labels is None else open_labels(source.scene, wanted, config)
         lesson = None if teacher is None else plan_lesson(teacher, wanted, source.scene)
-        files = _files(wanted, source)
-        digest = _digest(config, wanted, source.scene, lesson, files)
-        found.append(SceneSamples(wanted, source, labels, lesson, files, digest))
+        taught = () if lesson is None else lesson.source.files
+        beside = (*_files_of(wanted.labels), *_files_of(wanted.area))
+        inputs = Inputs.of((*source.files, *taught, *beside), source.remote)
+        digest = _digest(config, wanted, source, lesson, inputs)
+        found.append(SceneSamples(wanted, source, labels, lesson, inputs, digest))
     return tuple(found)
 
 
@@ -100,44 +114,49 @@ def _check_units(scene: Scene, config: TrainingConfig) -> None:
         )
 
 
-def _files(wanted: SceneConfig, source: SceneSource) -> tuple[dict[str, Any], ...]:
-    records = [{"role": "scene", **record} for record in source.fingerprint()]
-    for role in ("labels", "area"):
-        path = getattr(wanted, role)
-        if path is not None:
-            records.append(
-                {"role": role, "name": Path(path).name, "sha256": file_sha256(Path(path))}
-            )
-    return tuple(records)
+def _files_of(path: str | None) -> tuple[str, ...]:
+    return () if path is None else files_of(path)
+
+
+def _role(path: str, source: SceneSource, labels: tuple[str, ...]) -> str:
+    if path in labels:
+        return "labels"
+    return "scene" if path in source.files else "area"
 
 
 def _digest(
     config: TrainingConfig,
     wanted: SceneConfig,
-    scene: Scene,
+    source: SceneSource,
     lesson: Lesson | None,
-    files: tuple[dict[str, Any], ...],
+    inputs: Inputs,
 ) -> str:
-    identity = {
-        "format": FORMAT,
-        "files": files,
-        "scene": [
-            list(scene.shape),
-            [float(v) for v in tuple(scene.geobox.affine)[:6]],
-            None if scene.geobox.crs is None else scene.geobox.crs.to_wkt(),
-            [dataclasses.asdict(band) for band in scene.bands],
-        ],
-        "labels": wanted.model_dump(
-            mode="json", include={"layer", "column", "background", "area_layer", "area_split"}
-        ),
-        "classes": [[c.name, [label_key(v) for v in c.meanings]] for c in config.classes],
-        "ignored": [label_key(v) for v in config.ignore_labels],
-        "teacher": None
-        if lesson is None
-        else [lesson.teacher.ref.card.model_dump(mode="json"), dataclasses.asdict(lesson.grid)],
-    }
-    text = json.dumps(identity, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    """Name of the samples of a scene; files enter by content, wherever they are."""
+    label, area = wanted.labels, wanted.area
+    raster = label is not None and not is_vector(label)
+    return digest_of(
+        {
+            "format": FORMAT,
+            **scene_identity(source, inputs),
+            "label_files": inputs.records(_files_of(label)),
+            "label_raster": raster_identity(describe(str(plain_path(label or ""))), inputs)
+            if raster
+            else None,
+            "area_files": inputs.records(_files_of(area)),
+            "labels": wanted.model_dump(
+                mode="json", include={"layer", "column", "background", "area_layer", "area_split"}
+            ),
+            "classes": [[c.name, [label_key(v) for v in c.meanings]] for c in config.classes],
+            "ignored": [label_key(v) for v in config.ignore_labels],
+            "teacher": None
+            if lesson is None
+            else [
+                lesson.teacher.ref.card.identity(),
+                dataclasses.asdict(lesson.grid),
+                scene_identity(lesson.source, inputs),
+            ],
+        }
+    )
 
 
 def make_samples(
@@ -198,6 +217,7 @@ def _make(path: Path, one: SceneSamples, model: Model | None) -> None:
     if one.lesson is not None and model is not None:
         teach(one.lesson, model, writer)
         _label_where_taught(writer, one.labels is not None)
+    one.inputs.confirm()
     writer.finish(one.digest)
 
 

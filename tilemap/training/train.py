@@ -44,7 +44,7 @@ from tilemap.training.start import architecture_of, find_start, first_network, o
 MODEL, RECORD, CURVES, SAMPLES = "model", "train.json", "curves.png", "samples"
 OURS = (MODEL, CURVES, history.FILE, checkpoint.FILE, SAMPLES, RECORD)
 """What a training leaves; the record last, as it says whose the rest is."""
-_PATHS = ("files", "labels", "area", "like")
+_PATHS = ("files", "labels", "area", "like", "before")
 
 
 @dataclass(frozen=True)
@@ -189,26 +189,17 @@ def _identity(config: TrainingConfig, data: TrainingData) -> dict[str, Any]:
     """What makes two trainings the same: settings and inputs, not where they lie or run."""
     table = config.model_dump(mode="json")
     del table["training"]["device"]
-    for scene in table["scenes"]:
+    for scene in table["scenes"]:  # whose files enter by content, with their samples
         for key in _PATHS:
-            scene[key] = _names(scene[key])
-        before = scene.pop("before")
-        if before:  # else the training is the same as before there were pairs of scenes
-            scene["before"] = _names(before)
+            scene.pop(key)
     for key in ("weights", "start"):
         table["model"].pop(key)
     table["model"]["origin"] = origin(config)
     if config.model.start is not None:
         table["model"]["standardised"] = {"mean": list(data.mean), "std": list(data.std)}
     if config.distillation is not None:
-        table["distillation"]["teacher"] = _names(config.distillation.teacher)
+        table["distillation"].pop("teacher")
     return {"config": table, "samples": [scene["samples"] for scene in data.record()["scenes"]]}
-
-
-def _names(paths: Any) -> Any:
-    if isinstance(paths, list | tuple):
-        return [_names(path) for path in paths]
-    return None if paths is None else Path(paths).name
 
 
 def _check_same(out: Path, identity: Mapping[str, Any]) -> None:
@@ -298,7 +289,7 @@ def describe(
         f"split    blocks of {config.split.block} pixels, seed {config.blocks.seed}",
         f"model    {name}{f' ({told})' if told else ''}: {size / 1e6:.2f} million weights",
         f"loss     {config.loss.name}"
-        + (f", teacher {_names(config.distillation.teacher)}" if config.distillation else ""),
+        + (f", teacher {Path(config.distillation.teacher).name}" if config.distillation else ""),
         f"steps    {loop.steps} of {sampling.batch} crops of {sampling.crop} pixels, "
         f"{loop.precision} on {pick_device(place.device)}, {place.threads} threads",
     ]

@@ -88,7 +88,7 @@ def test_a_remote_scene_becomes_the_same_map(
     told = [p for p in (tmp_path / "out").rglob("*") if p.suffix in (".json", ".html")]
     assert told
     assert all("hunter2" not in path.read_text() for path in told)
-    inputs = json.loads((tmp_path / "out" / "run.json").read_text())["identity"]["inputs"]
+    inputs = json.loads((tmp_path / "out" / "run.json").read_text())["inputs"]
     assert [one["name"] for one in inputs] == ["crop.tif"]
     again = api.segment(server.url("crop.tif?sig=hunter3"), **options)
     assert again.resumed == again.record["tasks"]["total"]  # signed anew it is the same scene

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import rasterio
 
-from tilemap.errors import SceneError, SceneMismatchError, StoreError
+from tilemap.errors import InputChangedError, SceneError, SceneMismatchError, StoreError
 from tilemap.geometry import Window
 from tilemap.stores.geotiff import SceneRequest, SceneSource, open_scene
 from tilemap.stores.remote.address import Address, AllowList
@@ -137,13 +137,15 @@ def test_a_failure_while_reading_is_told_and_leaves_no_trace(served: RangeServer
 def test_a_scene_that_changes_between_plan_and_run(served: RangeServer, cog: Path):
     """Its workers refuse it; its fingerprint is another one."""
     source = opened(served)
-    before = source.fingerprint()
+    before = source.inputs()
     data = bytearray(cog.read_bytes())
     data[-1000] ^= 1
     served.files["a/scene.tif"] = bytes(data)
     with source.open() as reader, pytest.raises(StoreError, match="has changed since"):
         reader.read(Window(0, 0, 8, 8))
-    assert source.fingerprint() != before
+    assert source.inputs().records() != before.records()
+    with pytest.raises(InputChangedError, match=r"scene\.tif must stay as it is during the run"):
+        before.confirm()
 
 
 @pytest.mark.parametrize("small", [False, True])
@@ -153,13 +155,15 @@ def test_fingerprints_have_one_shape_and_no_secret(
     """The same bytes have the same digest here and there; the version stands for the time."""
     path = one_band if small else cog
     served.files["a/scene.tif"] = path.read_bytes()
-    (there,) = opened(served, served.url("a/scene.tif?sig=hunter2")).fingerprint()
-    (here,) = open_scene(SceneRequest((str(path),))).fingerprint()
-    assert {k: there[k] for k in ("size", "sha256")} == {k: here[k] for k in ("size", "sha256")}
-    assert there["name"] == "scene.tif"
-    assert there.keys() - here.keys() == {"version"}
-    assert here.keys() - there.keys() == {"mtime_ns"}
+    inputs = opened(served, served.url("a/scene.tif?sig=hunter2")).inputs()
+    (there,), (here,) = inputs.records(), open_scene(SceneRequest((str(path),))).inputs().records()
+    assert there["size"] == here["size"]
+    assert small == (there["sha256"] == here["sha256"])  # of a larger one the two ends are read
+    assert there.keys() - here.keys() == {"version", "samples"}
+    assert not here.keys() - there.keys()
+    assert inputs.files[0].name == "scene.tif"
     assert "hunter2" not in json.dumps(there)
+    assert "hunter2" not in repr(inputs)
 
 
 def test_what_is_told_of_a_signed_address(served: RangeServer):
