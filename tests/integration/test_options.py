@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -218,3 +221,20 @@ def test_probabilities_are_part_of_what_a_run_is(
         segment(scene, out=mapped.directory, workers=1, **options)  # type: ignore[arg-type]
     plans = [api.plan(scene, **o).plan.store_bytes for o in (options, _options(other))]  # type: ignore[arg-type]
     assert plans[1] > plans[0] + 2 * SHAPE[0] * SHAPE[1]
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_no_engine_reports_to_anybody(scene: Path, tmp_path: Path, engine: str) -> None:
+    """No process leaves an id for statistics, which engines write before they call."""
+    pytest.importorskip(engine)
+    home = tmp_path / "home"
+    home.mkdir()
+    silent = {"ORT_DISABLE_TELEMETRY", "CI", "TF_BUILD", "JENKINS_URL", "XDG_CACHE_HOME"}
+    environment = {k: v for k, v in os.environ.items() if k not in silent} | {"HOME": str(home)}
+    command = [
+        sys.executable, "-m", "tilemap.cli.main", "segment", scene, "--model", MODEL,
+        "--engine", engine, "--workers", "1", "--out", tmp_path / "out",
+    ]  # fmt: skip
+    subprocess.run(command, env=environment, cwd=tmp_path, check=True, timeout=300)
+    left = [str(file.relative_to(home)) for file in home.rglob("*") if file.is_file()]
+    assert not [name for name in left if not name.startswith(".local/share/tilemap")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from tilemap.geometry import Window
     from tilemap.models.card import ModelCard
 
+_TELEMETRY = "openvino_telemetry"
 _KERNELS = 64
 """Prepared layers that are kept: those of a few shapes of patch. The default of 5000 lets a worker
 grow by 400 MB over 170 shapes, which takes no less time."""
@@ -76,12 +78,18 @@ class OpenVinoModel:
 
 
 def _openvino(path: Path) -> Any:
+    absent = {} if _TELEMETRY in sys.modules else {_TELEMETRY: None}
     try:
+        # OpenVINO reports its import to a service for statistics, unless this package is missing.
+        sys.modules.update(absent)  # type: ignore[arg-type]  # None stands for a missing one
         import openvino
     except ImportError as error:
         raise UnavailableError(
             f"to run {path.name} in OpenVINO it must be installed: pip install 'tilemap[openvino]'"
         ) from error
+    finally:
+        for name in absent:
+            sys.modules.pop(name, None)
     return openvino
 
 
