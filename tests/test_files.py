@@ -8,9 +8,12 @@ import json
 import os
 import pickle
 import pkgutil
+import socket
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import tilemap
@@ -22,7 +25,15 @@ from tilemap.errors import (
     StoreError,
     TilemapError,
 )
-from tilemap.files import has_room, read_json, read_toml, storing, system_error
+from tilemap.files import (
+    has_room,
+    outside_error,
+    read_json,
+    read_toml,
+    storing,
+    system_error,
+    translating,
+)
 
 
 @pytest.mark.parametrize(
@@ -100,6 +111,35 @@ def test_errors_come_from_workers_as_they_are() -> None:
         again = pickle.loads(pickle.dumps(error))
         assert type(again) is kind
         assert (str(again), again.exit_code) == (str(error), error.exit_code)
+
+
+def _names(name: str) -> None:
+    Path(name).stat()
+
+
+@pytest.mark.parametrize(
+    ("cause", "code"),
+    [
+        (lambda: _names("x" * 300), 74),
+        (lambda: _names("\ud800"), 2),
+        (lambda: np.zeros((1 << 60,), np.uint8), 69),
+        (lambda: os.open("/dev/full/x", os.O_RDONLY), 74),
+        (lambda: socket.create_connection(("127.0.0.1", 1), timeout=5), 69),
+    ],
+)
+def test_what_the_system_does_is_no_bug(cause: Callable[[], object], code: int) -> None:
+    """One line that says what failed, and the exit code of its kind."""
+    with pytest.raises(TilemapError) as caught, translating():
+        cause()
+    assert caught.value.exit_code == code
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_bug_stays_one() -> None:
+    """Nothing of the system has led to it."""
+    with pytest.raises(ZeroDivisionError), translating():
+        raise ZeroDivisionError
+    assert outside_error(KeyError("b04")) is None
 
 
 BAD_JSON = {

@@ -12,6 +12,7 @@ from tilemap.errors import UsageError
 from tilemap.evaluation.evaluate import evaluate_map
 from tilemap.evaluation.options import EvaluateOptions, settings_of
 from tilemap.evaluation.results import Evaluation
+from tilemap.files import translating
 from tilemap.models.engines import ENGINES
 from tilemap.models.tta import check_mode
 from tilemap.prepare import Prepared, SegmentSettings, prepare
@@ -85,6 +86,8 @@ def _request(scenes: Paths, options: Options) -> SceneRequest:
     several = [scenes] if isinstance(scenes, str | Path) else list(scenes)
     if not several:
         raise UsageError("at least one scene must be given, got none")
+    if any(str(scene) == "" for scene in several):
+        raise UsageError("a scene must be a path or an address, got an empty text")
     bands, like = options.get("bands"), options.get("like")
     before = options.get("before") or ()
     earlier = [before] if isinstance(before, str | Path) else list(before)
@@ -162,6 +165,7 @@ def _models(model: Models) -> list[str | Path]:
     return several
 
 
+@translating()
 def plan(
     scenes: Paths,
     *,
@@ -189,6 +193,7 @@ def plan(
     return prepare(request, _models(model), settings, None if out is None else Path(out))
 
 
+@translating()
 def segment(
     scenes: Paths,
     *,
@@ -241,6 +246,7 @@ def demo(
     return segment(demo_scene(), model=DEMO_MODEL, out=out, progress=progress, **options)
 
 
+@translating()
 def evaluate(
     class_map: str | Path,
     *,
@@ -357,6 +363,7 @@ def change_settings(
     )
 
 
+@translating()
 def change(
     inputs: Sequence[str | Path],
     *,
@@ -395,6 +402,7 @@ def change(
     )
 
 
+@translating()
 def train(
     config: str | Path,
     out: str | Path,

@@ -14,13 +14,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tilemap.errors import ConfigError, DiskFullError, StoreError, TilemapError
+from tilemap.errors import (
+    ConfigError,
+    DiskFullError,
+    StoreError,
+    TilemapError,
+    UnavailableError,
+    UsageError,
+)
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """No space is left, a quota is used up, or the file is too large for its disk."""
 _TRIED_BYTES = 1 << 20
 _STEP_BYTES = 256 << 20
 _TRIED_S = 5.0
+_SHOWN = 200
 DEEPEST = 100
 """Levels of lists and tables in a file; more would break whoever walks through them."""
 
@@ -152,6 +160,44 @@ def system_error(
             return kind(f"{what}: {reason}")
         reason = "no space is left"
     return DiskFullError(f"{what}: {reason}; free some, or write to another disk")
+
+
+@contextmanager
+def translating() -> Iterator[None]:
+    """Let nothing out but errors of ours and bugs; see ``outside_error``. Also a decorator."""
+    try:
+        yield
+    except Exception as error:
+        known = outside_error(error)
+        if known is None or known is error:
+            raise
+        raise known from error
+
+
+def outside_error(error: BaseException) -> TilemapError | None:
+    """Turn what the system does, and nobody has expected, into one of ours.
+
+    Returns:
+        The error for a person; None if it can only be a bug in tilemap.
+    """
+    if isinstance(error, TilemapError):
+        return error
+    if isinstance(error, MemoryError):
+        more = f" ({error})" if str(error) else ""
+        return UnavailableError(
+            f"there must be enough memory, it ran out{more}; take fewer workers or a smaller core"
+        )
+    if isinstance(error, UnicodeEncodeError):
+        text = ascii(error.object)[:80]
+        return UsageError(f"names and paths must be text that UTF-8 can hold, got {text}")
+    if isinstance(error, ConnectionError | TimeoutError):
+        return UnavailableError(f"a connection is lost: {error}; the same command continues")
+    if isinstance(error, OSError):
+        name = error.filename
+        where = "a file" if name is None else os.fsdecode(name)
+        what = f"{where if len(where) <= _SHOWN else '...' + where[-_SHOWN:]} cannot be used"
+        return system_error(what, error)
+    return None
 
 
 def has_room(place: Path, need: int = _TRIED_BYTES) -> bool:

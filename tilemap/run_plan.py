@@ -226,7 +226,9 @@ def parse_bytes(text: str | int) -> int:
     try:
         size = int(dask.utils.parse_bytes(text)) if text != "" else 0
     except (ValueError, OverflowError) as error:
-        raise UsageError(f"a memory limit must look like 2GiB or 800MB, got {text!r}") from error
+        raise UsageError(
+            f"a memory limit must look like 2GiB or 800MB, got {text!r:.80}"
+        ) from error
     if size <= 0:
-        raise UsageError(f"a memory limit must be above 0, got {text!r}")
+        raise UsageError(f"a memory limit must be above 0, got {text!r:.80}")
     return size

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import traceback
 
 import typer
 
 from tilemap.cli import area, change, evaluate, ledger, models, nightly, segment, train
-from tilemap.errors import EXIT_BUG, INTERRUPTED, TilemapError
+from tilemap.errors import EXIT_BUG, INTERRUPTED
+from tilemap.files import outside_error
 
 app = typer.Typer(
     name="tilemap",
@@ -56,20 +58,21 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line; errors become one or two lines and an exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show
     try:
         app(args=arguments, prog_name="tilemap")
     except SystemExit as ended:
         if ended.code == INTERRUPTED:  # typer has caught it
             print("stopped; the same command continues", file=sys.stderr)
         raise
-    except TilemapError as error:
-        if debug:
-            traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
     except Exception as error:
         if debug:
             traceback.print_exc()
+        known = outside_error(error)
+        if known is not None:
+            print(f"error: {known}", file=sys.stderr)
+            sys.exit(known.exit_code)
         name = type(error).__name__
         print(f"error: a bug in tilemap: {name}: {error}", file=sys.stderr)
         print("run `tilemap --debug ...` for the traceback and report it", file=sys.stderr)

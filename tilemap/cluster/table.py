@@ -34,11 +34,11 @@ def _bytes(given: Any) -> Any:
     if isinstance(given, bool) or not isinstance(given, str | int):
         raise ValueError(f"must look like 2GiB or 800MB, got {given!r}")
     try:
-        size = int(parse_bytes(given))
-    except ValueError as error:
-        raise ValueError(f"must look like 2GiB or 800MB, got {given!r}") from error
+        size = int(parse_bytes(given)) if given != "" else 0
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"must look like 2GiB or 800MB, got {given!r:.80}") from error
     if size <= 0:
-        raise ValueError(f"must be above 0, got {given!r}")
+        raise ValueError(f"must be above 0, got {given!r:.80}")
     return size
 
 

@@ -20,7 +20,7 @@ from tilemap.errors import (
     TilemapError,
     UnavailableError,
 )
-from tilemap.files import storing
+from tilemap.files import outside_error, storing
 from tilemap.nightly.cataloging import PARQUET, sync_catalog, sync_parquet
 from tilemap.nightly.config import AreaTable
 from tilemap.nightly.doing import Made, PassCluster, do_work
@@ -256,14 +256,17 @@ class _Pass:
                 assert ended.error is not None
                 raise ended.error
             product = publish(work, ended.made, self.config, self.places, self.ledger, self.lock)
-        except TilemapError as error:
-            if ends_pass(error):
-                raise
-            self._failed(trial, error)
         except Exception as error:
-            self.log.event("bug", "error", traceback=traceback.format_exc())
-            text = f"a bug in tilemap: {type(error).__name__}: {error}"
-            self._failed(trial, TilemapError(text))
+            known = outside_error(error)
+            if known is None:
+                self.log.event("bug", "error", traceback=traceback.format_exc())
+                text = f"a bug in tilemap: {type(error).__name__}: {error}"
+                known = TilemapError(text)
+            if ends_pass(known):
+                if known is error:
+                    raise
+                raise known from error
+            self._failed(trial, known)
         else:
             self.ledger.release(work.area, work.kind, work.id)
             self._finish(trial, trial.made(ended.made, product))

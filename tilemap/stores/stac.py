@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -12,6 +11,7 @@ from urllib.parse import unquote, urlparse
 import pystac
 
 from tilemap.errors import SceneError
+from tilemap.files import decode_json
 from tilemap.stores.opening import SUFFIXES
 from tilemap.stores.remote.address import NOBODY, Address, AllowList, is_address
 from tilemap.stores.remote.blocks import fetch_whole
@@ -112,15 +112,30 @@ def _fetched(address: Address, allow: AllowList) -> bytes:
 
 def _parse(text: bytes, shown: str) -> pystac.Item:
     try:
-        content = json.loads(text)
+        content = decode_json(text)
         if not isinstance(content, dict) or content.get("type") != "Feature":
             raise SceneError(f"not a STAC item (its type must be Feature): {shown}")
-        return pystac.Item.from_dict(content, href=shown)
+        item = pystac.Item.from_dict(content, href=shown)
+        for key, asset in item.assets.items():
+            _check_asset(key, asset)
+        return item
     except SceneError:
         raise
     except Exception as problem:  # pystac raises KeyError, TypeError and more for bad items
         reason = " ".join(f"{type(problem).__name__} {problem}".split())
         raise SceneError(f"not a STAC item: {shown}: {reason[:200]}") from problem
+
+
+def _check_asset(key: str, asset: pystac.Asset) -> None:
+    """Check what pystac takes as it comes.
+
+    Raises:
+        ValueError: if the address is none, or the roles are no list of names.
+    """
+    urlparse(asset.href)  # raises what is needed
+    roles = [] if asset.roles is None else asset.roles
+    if not (isinstance(roles, list) and all(isinstance(role, str) for role in roles)):
+        raise ValueError(f"roles of the asset {key} must be a list of names, got {roles!r}")
 
 
 def _is_raster(asset: pystac.Asset) -> bool:
@@ -199,6 +214,6 @@ def _numbers(
         )  # fmt: skip
         try:
             found.append(None if value is None else float(value))
-        except (TypeError, ValueError) as problem:
+        except (TypeError, ValueError, OverflowError) as problem:
             raise SceneError(f"{key} must be a number in a STAC item, got {value!r}") from problem
     return found[0], found[1], found[2]

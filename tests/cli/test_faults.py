@@ -1,0 +1,199 @@
+"""What is the input's or the system's fault never ends as a bug, whatever came instead."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tilemap.cli.main import main
+from tilemap.errors import EXIT_BUG
+from tilemap.models.registry import resolve
+from tilemap.testing import random_scene, write_geotiff
+
+pytest.importorskip("onnxruntime")
+MODEL = "iplunet-cloud-6b"
+BANDS = ("blue", "green", "red", "nir", "swir16", "swir22")
+STRANGE = st.sampled_from(
+    [
+        None, True, 0, -1, 3.5, 1e400, float("nan"), 10**400, "", "x" * 5000, "1e400", "http://[",
+        "\ud800", "\0", [], {}, [[]], [["data"]], [{}], {"a": 1}, [None], "2020-13-45",
+    ]
+)  # fmt: skip
+"""Values of other types and out of every range; each may come in place of any other."""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder a person works in, with a scene of six bands."""
+    monkeypatch.chdir(tmp_path)
+    scene = random_scene((96, 110), 6)
+    write_geotiff(tmp_path / "scene.tif", scene, names=BANDS, scale=1e-4)
+    return tmp_path
+
+
+def run(*arguments: object) -> tuple[int, str]:
+    """Run a command in this process: its exit code and what it says of an error."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        pytest.raises(SystemExit) as ended,
+    ):
+        main([str(argument) for argument in arguments])
+    text, code = err.getvalue(), ended.value.code
+    assert "Traceback" not in text
+    assert isinstance(code, int)
+    return code, text[:2000]
+
+
+def item() -> dict[str, Any]:
+    """A STAC item of the scene, with what publishers write into theirs."""
+    return {
+        "type": "Feature",
+        "stac_version": "1.0.0",
+        "id": "S2A_33UVP",
+        "geometry": None,
+        "properties": {
+            "datetime": "2023-06-01T10:00:00Z",
+            "platform": "sentinel-2a",
+            "instruments": ["msi"],
+            "s2:processing_baseline": "05.09",
+            "earthsearch:boa_offset_applied": True,
+        },
+        "links": [{"rel": "self", "href": "./item.json"}],
+        "assets": {
+            "all": {
+                "href": "./scene.tif",
+                "type": "image/tiff; application=geotiff",
+                "roles": ["data"],
+                "eo:bands": [{"name": name, "common_name": name} for name in BANDS],
+                "raster:bands": [{"nodata": 0, "scale": 1e-4, "offset": 0} for _ in BANDS],
+            },
+            "thumb": {"href": "./thumb.png", "roles": ["thumbnail"]},
+        },
+    }
+
+
+def places(value: Any, here: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The address of every value within another, itself included."""
+    yield here
+    if isinstance(value, dict | list):
+        for key, child in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from places(child, (*here, key))
+
+
+def changed(value: Any, place: tuple[Any, ...], strange: Any) -> Any:
+    """A copy with another value at one address."""
+    if not place:
+        return strange
+    value = inner = copy.deepcopy(value)
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = strange
+    return value
+
+
+def mutated(value: Any) -> st.SearchStrategy[Any]:
+    """The value with one or two of its places changed."""
+    once = st.tuples(st.sampled_from(sorted(places(value), key=repr)), STRANGE)
+    return once.map(lambda change: changed(value, *change))
+
+
+SEARCH = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@SEARCH
+@given(content=mutated(item()))
+def test_no_item_is_a_bug(folder: Path, content: Any) -> None:
+    """Any value of any type anywhere in a STAC item: read, or refused in a line."""
+    (folder / "item.json").write_text(json.dumps(content))
+    code, error = run("plan", "item.json", "--model", MODEL)
+    assert code in (0, 2, 65, 78), error
+
+
+@SEARCH
+@given(content=mutated(json.loads(resolve(MODEL).card_path.read_text())))
+def test_no_card_is_a_bug(folder: Path, content: Any) -> None:
+    """Any value of any type anywhere in a model's card: shown, or refused in a line."""
+    if not (folder / "model").exists():
+        shutil.copytree(resolve(MODEL).card_path.parent, folder / "model")
+    (folder / "model" / "model.json").write_text(json.dumps(content))
+    code, error = run("models", "show", folder / "model")
+    assert code in (0, 65, 74), error
+
+
+@pytest.mark.parametrize(
+    ("where", "strange"),
+    [
+        (("assets", "all", "href"), "http://["),
+        (("assets", "thumb", "href"), "http://["),
+        (("assets", "all", "roles"), [["data"]]),
+        (("assets", "all", "roles"), True),
+        (("assets", "all", "raster:bands", 0, "scale"), 10**400),
+        (("links", 0), "self"),
+    ],
+)
+def test_items_that_are_wrong_are_refused(
+    folder: Path, where: tuple[Any, ...], strange: object
+) -> None:
+    """In one line that names the item."""
+    (folder / "item.json").write_text(json.dumps(changed(item(), where, strange)))
+    code, error = run("plan", "item.json", "--model", MODEL)
+    assert (code, error.count("\n")) == (65, 1)
+    assert "STAC item" in error
+
+
+@pytest.mark.parametrize("limit", ['"1e400"', '"1e308GiB"', '"' + "9" * 5000 + '"', "nan", '""'])
+def test_a_memory_limit_that_is_none(folder: Path, limit: str) -> None:
+    """In the table as on the command line, and in few words."""
+    (folder / "c.toml").write_text(f"[cluster]\nmemory_limit = {limit}\n")
+    code, error = run("plan", "scene.tif", "--model", MODEL, "--cluster", "c.toml")
+    assert (code, error.count("\n")) == (78, 1)
+    assert "memory_limit: must " in error
+    assert len(error) < 200
+    value = limit.strip('"')
+    code, error = run("plan", "scene.tif", "--model", MODEL, "--memory-limit", value)
+    assert (code, error.count("\n")) == (2, 1)
+    assert len(error) < 200
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("plan", "{}", "--model", MODEL),
+        ("plan", "scene.tif", "--model", "{}"),
+        ("plan", "scene.tif", "--model", MODEL, "--like", "{}"),
+        ("plan", "scene.tif", "--model", MODEL, "--cluster", "{}"),
+        ("segment", "scene.tif", "--model", MODEL, "--out", "{}"),
+        ("change", "{}", "{}", "--out", "out"),
+        ("evaluate", "{}", "--reference", "scene.tif"),
+        ("evaluate", "scene.tif", "--reference", "{}"),
+        ("train", "{}", "--out", "out"),
+        ("nightly", "{}"),
+        ("ledger", "list", "{}"),
+        ("models", "show", "{}"),
+        ("models", "import", "{}", "--card", "{}"),
+        ("sample", "{}", "--out", "a.gpkg"),
+        ("area", "{}", "scene.tif"),
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize(
+    "name",
+    ["x" * 300 + ".tif", "a/" * 3000 + "b.tif", "\udcff.tif", "/dev/null/a.tif", ""],
+    ids=["long", "longer", "no text", "below a file", "nothing"],
+)
+def test_names_that_no_file_can_have(folder: Path, arguments: tuple[str, ...], name: str) -> None:
+    """Refused in a line, whichever argument they are."""
+    code, error = run(*(argument.replace("{}", name) for argument in arguments))
+    assert code not in (0, EXIT_BUG), error
