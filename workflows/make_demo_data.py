@@ -21,6 +21,7 @@ LEFT, TOP = 440_000, 4_174_660  # metres, UTM zone 18N; on the grids of both res
 WIDTH, HEIGHT = 9_360, 8_840  # metres
 BANDS = {10: ("B02", "B03", "B04", "B08"), 20: ("B11", "B12")}
 SCALE = 0.0001  # reflectance = DN / 10000
+TAGS = {"SPACECRAFT_NAME": "Sentinel-2"}  # codes such as B04 mean nothing without it
 
 
 def crop(source: Path, target: Path, gsd_m: int) -> None:
@@ -51,6 +52,7 @@ def crop(source: Path, target: Path, gsd_m: int) -> None:
     target.unlink(missing_ok=True)
     with rasterio.open(target, "w", **profile) as file:
         file.write(pixels)
+        file.update_tags(**TAGS)
         file.descriptions = names
         file.scales = (SCALE,) * len(names)
         file.offsets = (0.0,) * len(names)

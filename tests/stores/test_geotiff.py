@@ -237,7 +237,7 @@ def test_sidecar_declares_nodata(tmp_path: Path):
 
 def test_missing_band_names_both_lists(tmp_path: Path):
     """What is wanted, what there is, and how to say what is what."""
-    file = write_geotiff(tmp_path / "a.tif", random_scene(), names=("B02", "B03", "B04"))
+    file = write_geotiff(tmp_path / "s2.tif", random_scene(), names=("B02", "B03", "B04"))
     with pytest.raises(
         SceneError, match=r"lacks swir16: wanted red, swir16, found blue, green, red; .*--bands"
     ):

@@ -44,9 +44,9 @@ def test_mosaic_first_valid_wins(tmp_path: Path):
     """The union of the extents; the first file where it is valid, the second where it is not."""
     one, two = random_scene((50, 60), seed=1), random_scene((40, 70), seed=2)
     one[:, 30:, 40:] = 0
-    a = write_geotiff(tmp_path / "a.tif", one, names=("B02", "B03", "B04"))
+    a = write_geotiff(tmp_path / "a.tif", one, names=("blue", "green", "red"))
     b = write_geotiff(
-        tmp_path / "b.tif", two, names=("B02", "B03", "B04"), transform=grid(400_200, 4_100_100)
+        tmp_path / "b.tif", two, names=("blue", "green", "red"), transform=grid(400_200, 4_100_100)
     )
     source = opened(a, b, nodata=0)
     want = np.zeros((3, 60, 90), np.uint16)
@@ -173,12 +173,12 @@ def test_real_landsat_mosaic(data: Path):
 def test_coarse_bands_come_onto_the_finest_grid(tmp_path: Path):
     """Bilinear as GDAL does it, in any order of files; the fine bands stay as they are."""
     fine = write_geotiff(
-        tmp_path / "fine.tif", random_scene((61, 83), bands=2), names=("B04", "B08")
+        tmp_path / "fine.tif", random_scene((61, 83), bands=2), names=("red", "nir")
     )
     coarse = write_geotiff(
         tmp_path / "coarse.tif",
         random_scene((31, 43), bands=1, seed=4),
-        names=("B11",),
+        names=("swir16",),
         transform=grid(399_990, 4_100_010, 20),
     )
     source = opened(coarse, fine, bands=("red", "swir16", "nir"))
@@ -206,12 +206,12 @@ def test_coarse_bands_come_onto_the_finest_grid(tmp_path: Path):
 
 def test_uncovered_pixels_are_invalid_by_their_centre(tmp_path: Path):
     """Nothing is invented beyond a band's extent: neither values nor validity."""
-    fine = write_geotiff(tmp_path / "fine.tif", random_scene((9, 9), bands=1), names=("B04",))
+    fine = write_geotiff(tmp_path / "fine.tif", random_scene((9, 9), bands=1), names=("red",))
     for shift, lost in ((0, 1), (4, 1), (6, 0)):  # metres that the coarse band begins lower
         coarse = write_geotiff(
             tmp_path / f"coarse{shift}.tif",
             random_scene((4, 4), bands=1, seed=4),
-            names=("B11",),
+            names=("swir16",),
             transform=grid(400_000, 4_100_000 - shift, 20),
         )
         got, valid = read(opened(fine, coarse))
@@ -226,9 +226,9 @@ def test_gaps_of_coarse_bands_do_not_bleed(tmp_path: Path):
     """Not observed pixels weigh nothing in their neighbours."""
     image = np.full((1, 10, 12), 500, np.uint16)
     image[0, 4:6, 3:7] = 65_535
-    fine = write_geotiff(tmp_path / "fine.tif", random_scene((20, 24), bands=1), names=("B04",))
+    fine = write_geotiff(tmp_path / "fine.tif", random_scene((20, 24), bands=1), names=("red",))
     coarse = write_geotiff(
-        tmp_path / "coarse.tif", image, names=("B11",), transform=grid(size=20), nodata=65_535
+        tmp_path / "coarse.tif", image, names=("swir16",), transform=grid(size=20), nodata=65_535
     )
     got, valid = read(opened(fine, coarse))
     np.testing.assert_array_equal(valid, (image[0] == 500).repeat(2, 0).repeat(2, 1))
@@ -278,11 +278,11 @@ def test_mosaic_of_stacks(tmp_path: Path):
         at = 400_000 + 20 * part.start
         both = slice(2 * part.start, 2 * part.stop)
         a, b = tmp_path / f"fine{number}.tif", tmp_path / f"coarse{number}.tif"
-        write_geotiff(a, fine[:, :, both], names=("B04", "B08"), transform=grid(at))
-        write_geotiff(b, coarse[:, :, part], names=("B11",), transform=grid(at, size=20))
+        write_geotiff(a, fine[:, :, both], names=("red", "nir"), transform=grid(at))
+        write_geotiff(b, coarse[:, :, part], names=("swir16",), transform=grid(at, size=20))
         names += [a, b]
-    write_geotiff(tmp_path / "all_fine.tif", fine, names=("B04", "B08"))
-    write_geotiff(tmp_path / "all_coarse.tif", coarse, names=("B11",), transform=grid(size=20))
+    write_geotiff(tmp_path / "all_fine.tif", fine, names=("red", "nir"))
+    write_geotiff(tmp_path / "all_coarse.tif", coarse, names=("swir16",), transform=grid(size=20))
     cut, whole = opened(*names), opened(tmp_path / "all_fine.tif", tmp_path / "all_coarse.tif")
     assert cut.scene.geobox == whole.scene.geobox
     np.testing.assert_array_equal(read(cut)[0], read(whole)[0])

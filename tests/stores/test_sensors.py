@@ -10,9 +10,11 @@ from tilemap.stores.sensors import (
     canonical,
     date_of_file,
     day_of_name,
+    is_quality,
     name_of_description,
     name_of_file,
-    sensor_of,
+    sensor_in,
+    sensor_of_codes,
 )
 
 
@@ -38,8 +40,18 @@ from tilemap.stores.sensors import (
         ("LT05_L1TP_224078_19900518_20170213_01_T1_B7.TIF", "swir22"),
         ("field_red.tif", "red"),
         ("nir.tif", "nir"),
-        ("somewhere_B4.tif", "red"),
-        ("somewhere_B5.tif", None),
+        ("LM05_L1TP_015034_19840801_20200902_02_T2_B2.TIF", "red"),
+        ("LM01_L1TP_016034_19730801_20200909_02_T2_B4.TIF", "green"),
+        ("HLS.L30.T18SVG.2020139T153556.v2.0.B05.tif", "nir"),
+        ("HLS.S30.T18SVG.2020139T153556.v2.0.B8A.tif", "nir08"),
+        ("MOD09A1.A2020129.h12v04.061.sur_refl_b01.tif", "red"),
+        ("sur_refl_b02.tif", "nir"),
+        ("AST_L1T_00305062003_B02.tif", None),
+        ("somewhere_B4.tif", None),
+        ("somewhere_B04.tif", None),
+        ("somewhere_SR_B4.tif", None),
+        ("LC08_L2SP_017036_20130419_20200913_02_T2_SR_QA_AEROSOL.TIF", None),
+        ("LC080170362013041901T2-SC20200913_sr_aerosol.tif", None),
         ("covered.tif", None),
         ("TERRA_MODIS_012010_NDVI_2013-09-14.jp2", None),
     ],
@@ -47,20 +59,24 @@ from tilemap.stores.sensors import (
 def test_name_of_file(file: str, name: str | None):
     """The sensor decides what a number means; nothing is guessed where it is unknown."""
     assert name_of_file(file) == name
-    assert name_of_file(f"/B11/LC08/{file}") == name
+    assert name_of_file(f"/S2_B11/LC08/{file}") == name
 
 
 @pytest.mark.parametrize(
     ("text", "sensor", "name"),
     [
-        ("B02", None, "blue"),
+        ("B02", None, None),
+        ("B02", "sentinel2", "blue"),
         ("B8A", "sentinel2", "nir08"),
         ("B05", "sentinel2", "rededge1"),
         ("B5", "landsat_oli", "nir"),
         ("SR_B5", "landsat_oli", "nir"),
         ("B5", "landsat_tm", "swir16"),
         ("B5", None, None),
-        ("B3", None, "green"),
+        ("B3", None, None),
+        ("SR_B4", None, None),
+        ("sur_refl_b01", "modis", "red"),
+        ("B1", "landsat_mss", "green"),
         ("Red", None, "red"),
         ("SWIR 1", None, "swir16"),
         ("NDVI", None, "ndvi"),
@@ -77,13 +93,71 @@ def test_name_of_description(text: str | None, sensor: str | None, name: str | N
     assert name_of_description(text, sensor) == name
 
 
-def test_sensor_by_codes_only_it_has():
-    """Zero-padded codes, B8A and B12 are Sentinel-2's."""
-    assert sensor_of("scene.tif", ["B02", "B11"]) == "sentinel2"
-    assert sensor_of("scene.tif", ["B8A"]) == "sentinel2"
-    assert sensor_of("scene.tif", ["B2", "B3", None]) is None
-    assert sensor_of("l8_l1tp_224078_20200518_b234.tif") == "landsat_oli"
-    assert sensor_of("sentinel-2b") == "sentinel2"
+@pytest.mark.parametrize(
+    ("codes", "sensor"),
+    [
+        (["B04", "B8A"], "sentinel2"),
+        (["SR_B5", "SR_B6"], "landsat_oli"),
+        (["SR_B4", "ST_B10"], "landsat_oli"),
+        (["SR_B4", "ST_B6"], "landsat_tm"),
+        (["SR_B1", "SR_B2", "SR_B3", "SR_B4", "SR_B5", "SR_B7"], "landsat_tm"),
+        (["sur_refl_b01"], "modis"),
+        (["B02", "B11", "B12"], None),
+        (["SR_B4", "SR_B5"], None),
+        (["B2", "B3", None], None),
+        (["B8A", "SR_B6"], None),
+    ],
+)
+def test_sensor_by_codes_only_it_has(codes: list[str | None], sensor: str | None):
+    """Codes that several sensors have say nothing, nor do codes of two sensors."""
+    assert sensor_of_codes(codes) == sensor
+
+
+@pytest.mark.parametrize(
+    ("text", "sensor"),
+    [
+        ("l8_l1tp_224078_20200518_b234", "landsat_oli"),
+        ("sentinel-2b msi", "sentinel2"),
+        ("S2A_MSIL2A_20230601T155829_N0509_R097_T18SVG_20230601T220000", "sentinel2"),
+        ("landsat-5 tm", "landsat_tm"),
+        ("landsat-5 mss", "landsat_mss"),
+        ("LANDSAT_5 MSS", "landsat_mss"),
+        ("landsat-5", None),
+        ("l5_stack", None),
+        ("landsat-7 etm+", "landsat_tm"),
+        ("LANDSAT_1 MSS", "landsat_mss_first"),
+        ("LT08_L1TP_224078_20200518_02_T1", "landsat_oli"),
+        ("s2_and_l8_2020", None),
+        ("AST_L1T_00305062003", None),
+        ("covers2_all8", None),
+    ],
+)
+def test_sensor_in_a_text(text: str, sensor: str | None):
+    """A sensor must be named, and be the only one; Landsat 4 and 5 carried two."""
+    assert sensor_in(text) == sensor
+
+
+@pytest.mark.parametrize(
+    ("name", "quality"),
+    [
+        ("LC08_L2SP_017036_20130419_20200913_02_T2_SR_QA_AEROSOL.TIF", True),
+        ("LC08_L2SP_017036_20130419_20200913_02_T2_QA_PIXEL.TIF", True),
+        ("LC08_L2SP_017036_20130419_20200913_02_T2_QA_RADSAT.TIF", True),
+        ("LC08_L2SP_017036_20130419_20200913_02_T2_ST_EMIS.TIF", True),
+        ("T18SVG_20230601T155829_TCI_10m.jp2", True),
+        ("T18SVG_20230601T155829_SCL_20m.jp2", True),
+        ("HLS.L30.T18SVG.2020139T153556.v2.0.Fmask.tif", True),
+        ("HLS.L30.T18SVG.2020139T153556.v2.0.SZA.tif", True),
+        ("sr_aerosol", True),
+        ("LC08_L2SP_017036_20130419_20200913_02_T2_SR_B4.TIF", False),
+        ("T18SVG_20230601T155829_B04_10m.jp2", False),
+        ("qa_area_red.tif", False),
+        ("field.tif", False),
+    ],
+)
+def test_quality_layers_and_pictures(name: str, quality: bool):
+    """What a product has beside its bands is known by its name."""
+    assert is_quality(name) is quality
 
 
 def test_canonical():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,10 +16,16 @@ from tilemap.stores.rasters import Raster, RasterBand, describe, find_raster
 from tilemap.stores.remote.address import Address, AllowList, is_address
 from tilemap.stores.sensors import (
     canonical,
+    code_of_file,
     date_of_file,
-    name_of_description,
+    is_code,
+    is_list_of_tm,
+    is_quality,
+    name_of_code,
     name_of_file,
-    sensor_of,
+    name_of_words,
+    sensor_in,
+    sensor_of_codes,
 )
 from tilemap.stores.stac import StacBand, read_item
 
@@ -32,12 +39,14 @@ class Inputs:
         name: of the scene, for reports.
         date: when it was observed, if known.
         elsewhere: assets of STAC items that are not on this disk and may not be fetched.
+        notes: what the user should know of how bands were named, one line each.
     """
 
     rasters: tuple[Raster, ...]
     name: str
     date: datetime | None
     elsewhere: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def find_inputs(request: SceneRequest) -> Inputs:
@@ -69,14 +78,16 @@ def find_inputs(request: SceneRequest) -> Inputs:
     once: dict[str, tuple[Raster, Sequence[StacBand]]] = {}
     for raster, bands in found:
         once.setdefault(raster.path, (raster, bands))
-    sensor = _only_sensor([raster for raster, _ in once.values()])
-    rasters = [_named(raster, bands, sensor) for raster, bands in once.values()]
+    rasters = _all_named(list(once.values()))
     dates += [date_of_file(raster.path) for raster in rasters]
+    notes: list[str] = []
     if request.band_names is not None:
         rasters = _renamed(rasters, request.band_names)
+    else:
+        notes = [note for raster in rasters for note in _doubts(raster)]
     rasters = [_overridden(raster, request) for raster in _numbered(rasters)]
     date = next((d for d in dates if d is not None), None)
-    return Inputs(tuple(rasters), Path(rasters[0].path).stem, date, tuple(elsewhere))
+    return Inputs(tuple(rasters), Path(rasters[0].path).stem, date, tuple(elsewhere), tuple(notes))
 
 
 def _is_item(source: str) -> bool:
@@ -101,43 +112,121 @@ def _is_item(source: str) -> bool:
 
 
 def _rasters_in(folder: Path) -> list[str]:
-    files = sorted(str(p) for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
+    """The rasters of a folder by name; without masks, quality layers and pictures if it has bands.
+
+    Raises:
+        SceneError: if there is none.
+    """
+    files = sorted(
+        (str(p) for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file()),
+        key=lambda path: re.sub(r"(?<=[_.])B8A(?=[_.])", "B08A", path),  # between B08 and B09
+    )
     if not files:
         raise SceneError(f"a folder must hold {', '.join(SUFFIXES)} files, {folder} has none")
-    return files
+    return [file for file in files if not is_quality(file)] or files
 
 
-def _only_sensor(rasters: Sequence[Raster]) -> str | None:
-    """The sensor that some file tells, if no other file tells another: it holds for all."""
-    told = {sensor_of(r.path, [band.description for band in r.bands]) for r in rasters} - {None}
-    return told.pop() if len(told) == 1 else None
+def _all_named(found: Sequence[tuple[Raster, Sequence[StacBand]]]) -> list[Raster]:
+    """Every raster with the names of its bands, as far as anything says them.
+
+    Codes need a sensor. A file without one has that of the others, if they all have the same.
+    """
+    own = [
+        raster.sensor or sensor_in(Path(raster.path).stem) or sensor_of_codes(_codes(raster))
+        for raster, _ in found
+    ]
+    known = {*own} - {None} or {sensor_of_codes(c for raster, _ in found for c in _codes(raster))}
+    shared = known.pop() if len(known) == 1 else None
+    return [
+        _named(raster, bands, sensor or shared, len(found) == 1)
+        for (raster, bands), sensor in zip(found, own, strict=True)
+    ]
 
 
-def _named(raster: Raster, stac: Sequence[StacBand], sensor: str | None) -> Raster:
-    """Names by the STAC item, else descriptions, colours, or the file's own name.
+def _codes(raster: Raster) -> list[str | None]:
+    """What may be codes of a sensor: the descriptions of the bands, the end of the file's name."""
+    return [*(band.description for band in raster.bands), code_of_file(raster.path)]
+
+
+def _named(raster: Raster, stac: Sequence[StacBand], sensor: str | None, alone: bool) -> Raster:
+    """Name the bands by the first that says something; a band that nothing names has no name.
+
+    1. The user (``_renamed``, afterwards).
+    2. The STAC item.
+    3. Words: the band's own metadata, its description.
+    4. The code in its description, if the sensor is known.
+    5. Its colour.
+    6. The name of a file of a single band: a word, or a code if the sensor is known.
 
     Args:
         raster: as described.
         stac: what an item says about its bands, if it does.
-        sensor: what the other files say it is, where this one does not.
+        sensor: what its codes are of, if that is known.
+        alone: whether the scene has no other file.
     """
+    if len(stac) == raster.count:
+        raster = raster.opaque()
     bands = raster.bands
     if len(stac) == len(bands):
         bands = tuple(_described(band, said) for band, said in zip(bands, stac, strict=True))
     if all(band.name is None for band in bands):
-        descriptions = [band.description for band in bands]
-        sensor = sensor_of(raster.path, descriptions) or sensor
-        names = [name_of_description(text, sensor) for text in descriptions]
-        if not any(names):
-            colors = [band.color for band in bands]
-            if {"red", "green", "blue"} <= set(colors):
-                names = [c if c in ("red", "green", "blue") else None for c in colors]
-            elif len(bands) == 1:
-                names = [name_of_file(raster.path, sensor)]
-        bands = tuple(replace(b, name=n) for b, n in zip(bands, names, strict=True))
+        bands = tuple(
+            replace(b, name=n) for b, n in zip(bands, _names(raster, sensor, alone), strict=True)
+        )
     often = Counter(band.name for band in bands)
     bands = tuple(replace(b, name=b.name if often[b.name] == 1 else None) for b in bands)
     return replace(raster, bands=bands)
+
+
+def _names(raster: Raster, sensor: str | None, alone: bool) -> list[str | None]:
+    """The names that a file itself gives its bands, by steps 3 to 6 of ``_named``."""
+    if is_quality(raster.path) and not alone:
+        return [None] * len(raster.bands)  # a picture of the bands beside it is none of them
+    words = [band.said or name_of_words(band.description) for band in raster.bands]
+    codes = [name_of_code(band.description or "", sensor) for band in raster.bands]
+    colors = _colors(raster)
+    if any(is_code(band.description or "") for band in raster.bands):
+        pairs = zip(codes, colors, strict=True)
+        if not _only_counted(raster):
+            colors = [None] * len(colors)  # B5, B4, B3: no picture, whatever the file's default
+        elif any(code and color and code != color for code, color in pairs):
+            return words  # b1, b2, b3 count the bands, or are codes: nobody knows
+    names = [word or code for word, code in zip(words, codes, strict=True)]
+    if not any(names):
+        names = colors
+    if not any(names) and len(names) == 1:
+        names = [name_of_file(raster.path, sensor)]
+    return names
+
+
+def _colors(raster: Raster) -> list[str | None]:
+    """The names that the colours of the bands give: those of a picture, and beyond the visible."""
+    colors = [band.color for band in raster.bands]
+    picture = {"red", "green", "blue"} if {"red", "green", "blue"} <= set(colors) else set()
+    return [c if c in picture | {"nir", "coastal", "pan", "rededge"} else None for c in colors]
+
+
+def _only_counted(raster: Raster) -> bool:
+    """Return True if the bands are called b1, b2, b3, ... in their order."""
+    return all((band.description or "").lower() == f"b{band.index}" for band in raster.bands)
+
+
+def _doubts(raster: Raster) -> list[str]:
+    """What was taken for granted of a file, and could be otherwise."""
+    notes = []
+    for band in raster.bands:
+        if band.color == "alpha" and not (band.said or name_of_words(band.description)):
+            notes.append(
+                f"band {band.index} of {raster.path} is tagged as alpha, but holds data: it is "
+                f"read as {band.name or 'a band without a name'}"
+            )
+    named = raster.sensor or sensor_in(Path(raster.path).stem)
+    if named is None and is_list_of_tm(_codes(raster)):
+        notes.append(
+            f"the bands of {raster.path} are read as those of Landsat 4 to 7, of whose surface "
+            "reflectance they are the whole list; name them if they are of another sensor"
+        )
+    return notes
 
 
 def _described(band: RasterBand, said: StacBand) -> RasterBand:
@@ -153,7 +242,13 @@ def _described(band: RasterBand, said: StacBand) -> RasterBand:
 
 
 def _renamed(rasters: Sequence[Raster], names: Sequence[str]) -> list[Raster]:
-    """The user's names, for all bands of all files, or for each file the same."""
+    """The user's names, for all bands of all files, or for each file the same.
+
+    A band tagged as alpha is data where the user names it.
+    """
+    planes = [raster.count for raster in rasters]
+    if len(names) == sum(planes) or set(planes) == {len(names)}:
+        rasters = [raster.opaque() for raster in rasters]
     counts = [len(raster.bands) for raster in rasters]
     if len(names) == sum(counts):
         parts, start = [], 0
@@ -182,11 +277,13 @@ def _renamed(rasters: Sequence[Raster], names: Sequence[str]) -> list[Raster]:
 def _numbered(rasters: Sequence[Raster]) -> list[Raster]:
     """``band_1``, ``band_2``, ... for bands whose name cannot be known, in file order.
 
-    Counted on from file to file where the files cover the same ground (planes of one scene), but
-    anew in each file where they do not (neighbours with the same planes).
+    Counted on from file to file where the files cover the same ground (planes of one scene), or
+    describe their bands differently, but anew in each file where they do neither (neighbours with
+    the same planes).
     """
     nameless = [r for r in rasters if any(band.name is None for band in r.bands)]
     stacked = len({(r.shape, tuple(r.geobox.affine)[:6], r.geobox.crs) for r in nameless}) == 1
+    stacked |= len({tuple(band.description for band in r.bands) for r in nameless}) > 1
     result, before = [], 0
     for raster in rasters:
         bands = tuple(

@@ -87,7 +87,7 @@ def arrange(inputs: Inputs, request: SceneRequest, grid: GeoBox | None = None) -
         SceneMismatchError: if files do not fit together.
     """
     rasters = inputs.rasters
-    notes: list[str] = []
+    notes = list(inputs.notes)
     chosen = _choose(inputs, request, notes)
     groups: dict[tuple[int, ...], list[str]] = {}
     for name, found in chosen.items():

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +13,8 @@ import numpy.typing as npt
 import rasterio
 from affine import Affine
 from odc.geo.geobox import GeoBox
-from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.enums import MaskFlags
+from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterioWindow
 
 from tilemap.errors import SceneError, StoreError
@@ -23,6 +25,7 @@ from tilemap.stores.opening import GDAL_SETTINGS, naming_file, open_dataset, pla
 from tilemap.stores.remote.address import Address, AllowList, is_address
 from tilemap.stores.remote.blocks import RemoteFile, RemoteReader
 from tilemap.stores.remote.dataset import Container
+from tilemap.stores.sensors import is_code, name_of_words, sensor_in
 from tilemap.stores.vrt import read_vrt
 
 AnyArray = npt.NDArray[Any]
@@ -49,6 +52,7 @@ class RasterBand:
         scale: physical = stored * scale + offset.
         offset: see ``scale``.
         scaled: whether scale and offset were declared.
+        said: the name that its own metadata give it, if any.
     """
 
     index: int
@@ -60,6 +64,7 @@ class RasterBand:
     scale: float = 1.0
     offset: float = 0.0
     scaled: bool = False
+    said: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +78,11 @@ class Raster:
         bands: planes of data; alpha is none of them.
         mask: where validity comes from besides nodata: "none", the "alpha" band, one mask for
             the "file", or one for each "band".
-        alpha: number of the alpha band, 0 if there is none.
+        alpha: the band of transparency, if there is one.
         count: planes in the file, alpha included.
         files: absolute paths of what decides its pixels, itself first.
         remote: the file where it is not on this disk.
+        sensor: what its metadata say it was seen by, a key of ``SENSORS``.
     """
 
     path: str
@@ -84,16 +90,25 @@ class Raster:
     geobox: GeoBox
     bands: tuple[RasterBand, ...]
     mask: Literal["none", "alpha", "file", "band"]
-    alpha: int
+    alpha: RasterBand | None
     count: int
     files: tuple[str, ...]
     remote: RemoteFile | None = None
+    sensor: str | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
         """(rows, columns)."""
         rows, cols = self.geobox.shape
         return int(rows), int(cols)
+
+    def opaque(self) -> Raster:
+        """The same file, its alpha band read as data like the others."""
+        if self.alpha is None:
+            return self
+        bands = tuple(sorted((*self.bands, self.alpha), key=lambda band: band.index))
+        masked = f"{self.path}.msk" in self.files
+        return replace(self, bands=bands, alpha=None, mask="file" if masked else "none")
 
 
 def find_raster(source: str, allow: AllowList) -> Raster:
@@ -177,50 +192,112 @@ def describe_remote(reader: RemoteReader) -> Raster:
 
 def _raster(dataset: Any, path: str, size: int, files: tuple[str, ...]) -> Raster:
     _check_blocks(dataset, path, size)
-    alpha = next((i for i, c in enumerate(dataset.colorinterp, 1) if c == ColorInterp.alpha), 0)
-    bands = tuple(_band(dataset, i, path) for i in range(1, dataset.count + 1) if i != alpha)
+    planes = _planes(dataset, path)
+    alpha = next((plane for plane in planes if plane.color == "alpha"), None)
+    bands = tuple(plane for plane in planes if plane is not alpha)
     if not bands:
         raise SceneError(f"a raster must have at least one band of data, {path} has none")
-    return Raster(
+    raster = Raster(
         path=path,
         driver=dataset.driver,
         geobox=_geobox(dataset, path),
         bands=bands,
-        mask=_mask_kind(dataset, bands, alpha),
+        mask="none" if alpha is None else "alpha",
         alpha=alpha,
         count=dataset.count,
         files=files,
+        sensor=sensor_in(_words(dataset.tags(), _OF_SENSOR)),
     )
+    if alpha is None:
+        return replace(raster, mask=_mask_kind(dataset))
+    return raster if _is_transparency(dataset, alpha) else raster.opaque()
 
 
-def _band(dataset: Any, index: int, path: str) -> RasterBand:
-    name = dataset.dtypes[index - 1]
-    if name.startswith("complex") or name in ("int64", "uint64"):
-        raise SceneError(
-            f"bands must hold real numbers of at most 32 bits or floats, band {index} of {path} "
-            f"has {name}; convert it first"
+def _planes(dataset: Any, path: str) -> tuple[RasterBand, ...]:
+    """Describe every plane; rasterio makes each of these lists as a whole, so each is asked once.
+
+    Raises:
+        SceneError: if one of them holds numbers tilemap cannot map.
+    """
+    columns = zip(
+        dataset.dtypes, dataset.scales, dataset.offsets, dataset.descriptions,
+        dataset.nodatavals, dataset.colorinterp, strict=True,
+    )  # fmt: skip
+    planes = []
+    for index, (dtype, scale, offset, description, nodata, color) in enumerate(columns, 1):
+        if dtype.startswith("complex") or dtype in ("int64", "uint64"):
+            raise SceneError(
+                f"bands must hold real numbers of at most 32 bits or floats, band {index} of "
+                f"{path} has {dtype}; convert it first"
+            )
+        if not (np.isfinite(scale) and np.isfinite(offset) and scale != 0):
+            scale, offset = 1.0, 0.0
+        planes.append(
+            RasterBand(
+                index=index,
+                dtype=str(np.dtype(dtype)),
+                description=description,
+                color=color.name,
+                nodata=nodata,
+                scale=scale,
+                offset=offset,
+                scaled=(scale, offset) != (1.0, 0.0),
+                said=name_of_words(_words(dataset.tags(index), _OF_BAND)),
+            )
         )
-    scale, offset = dataset.scales[index - 1], dataset.offsets[index - 1]
-    if not (np.isfinite(scale) and np.isfinite(offset) and scale != 0):
-        scale, offset = 1.0, 0.0
-    return RasterBand(
-        index=index,
-        dtype=str(np.dtype(name)),
-        description=dataset.descriptions[index - 1],
-        color=dataset.colorinterp[index - 1].name,
-        nodata=dataset.nodatavals[index - 1],
-        scale=scale,
-        offset=offset,
-        scaled=(scale, offset) != (1.0, 0.0),
-    )
+    return tuple(planes)
 
 
-def _mask_kind(
-    dataset: Any, bands: Sequence[RasterBand], alpha: int
-) -> Literal["none", "alpha", "file", "band"]:
-    if alpha:
-        return "alpha"
-    flags = [set(dataset.mask_flag_enums[band.index - 1]) for band in bands]
+_OF_SENSOR = re.compile(
+    r"(?:spacecraft|platform|satellite|sensor|instrument|mission|product|shortname)"
+    r"(?:_?(?:id|name|uri|shortname))?|landsat_(?:product|scene)_id",
+    re.IGNORECASE,
+)
+_OF_BAND = re.compile(r"(?:eo:)?common_?name|band_?name|long_?name", re.IGNORECASE)
+
+
+def _words(tags: Mapping[str, str], keys: re.Pattern[str]) -> str:
+    """The values of the tags that are called so, as one text."""
+    return " ".join(str(value) for key, value in tags.items() if keys.fullmatch(key))
+
+
+def _is_transparency(dataset: Any, alpha: RasterBand) -> bool:
+    """Return True unless the band says, or shows, that it is data.
+
+    GDAL tags the fourth of four bands of bytes as alpha when nobody says what it is, the near
+    infrared of many aerial pictures among them. Transparency is all or nothing, but for edges.
+    """
+    said = alpha.said or alpha.description or ""
+    if name_of_words(said) or is_code(said):
+        return bool(_TRANSPARENCY.search(said))
+    between = seen = 0
+    full = 255 if alpha.dtype == "uint8" else None
+    for window in _spots(dataset.height, dataset.width):
+        try:
+            pixels = dataset.read(alpha.index, window=window)
+        except RasterioError:
+            continue  # a damaged block is for the run to report, tile by tile
+        top = pixels.max(initial=0) if full is None else full
+        between += int(((pixels != 0) & (pixels != top)).sum())
+        seen += pixels.size
+    return between <= _EDGES * seen
+
+
+_TRANSPARENCY = re.compile(r"alpha|opacity|transparen|mask", re.IGNORECASE)
+_EDGES = 0.1  # of an alpha band, at most: pixels that are neither seen nor unseen
+_SPOTS, _SPOT = 5, 64
+
+
+def _spots(rows: int, cols: int) -> Iterator[RasterioWindow]:
+    """Small windows from all over a raster, its corners among them."""
+    height, width = min(_SPOT, rows), min(_SPOT, cols)
+    for row in sorted({round(n * (rows - height) / (_SPOTS - 1)) for n in range(_SPOTS)}):
+        for col in sorted({round(n * (cols - width) / (_SPOTS - 1)) for n in range(_SPOTS)}):
+            yield RasterioWindow(col, row, width, height)
+
+
+def _mask_kind(dataset: Any) -> Literal["none", "file", "band"]:
+    flags = [set(flag) for flag in dataset.mask_flag_enums]
     if any(MaskFlags.per_dataset in f for f in flags):
         return "file"
     known = {MaskFlags.all_valid, MaskFlags.nodata}
@@ -245,10 +322,10 @@ def _check_blocks(dataset: Any, path: str, size: int) -> None:
 
     Only some are looked at, first and last included; the rest shows when it is read.
     """
-    for index, (rows, cols) in enumerate(dataset.block_shapes, 1):
-        nbytes = rows * cols * _itemsize(dataset.dtypes[index - 1])
-        if str(dataset.interleaving).lower().endswith("pixel"):
-            nbytes *= dataset.count
+    planes = dataset.count if str(dataset.interleaving).lower().endswith("pixel") else 1
+    shapes = dataset.block_shapes
+    for (rows, cols), dtype in zip(shapes, dataset.dtypes, strict=True):
+        nbytes = rows * cols * _itemsize(dtype) * planes
         if nbytes > LARGEST_BLOCK and dataset.driver != "VRT":
             raise SceneError(
                 f"blocks must be at most 1 GiB in memory, {path} has blocks of {rows} x {cols} "
@@ -257,7 +334,7 @@ def _check_blocks(dataset: Any, path: str, size: int) -> None:
     if dataset.driver not in ("GTiff", "COG"):
         return
     for index in sorted({1, dataset.count}):
-        rows, cols = dataset.block_shapes[index - 1]
+        rows, cols = shapes[index - 1]
         down, across = -(-dataset.height // rows), -(-dataset.width // cols)
         for number in np.unique(np.linspace(0, down * across - 1, 32).astype(np.int64)):
             row, col = divmod(int(number), across)
@@ -328,8 +405,8 @@ class RasterReader:
         dtype = np.result_type(*(np.dtype(band.dtype) for band in bands))
         image: AnyArray = dataset.read([band.index for band in bands], window=part, out_dtype=dtype)
         valid = observed(image, bands)
-        if raster.mask == "alpha":
-            valid &= dataset.read(raster.alpha, window=part) > 0
+        if raster.alpha is not None:
+            valid &= dataset.read(raster.alpha.index, window=part) > 0
         elif raster.mask == "file":
             valid &= dataset.read_masks(bands[0].index, window=part) > 0
         elif raster.mask == "band":

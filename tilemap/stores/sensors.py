@@ -1,4 +1,4 @@
-"""What bands are called: common names from descriptions and from the file names of sensors.
+"""What bands are called: common names from words, and from the codes of known sensors.
 
 Common names are those of STAC's electro-optical extension, with the three red edges of
 Sentinel-2 kept apart: coastal, blue, green, red, rededge1, rededge2, rededge3, nir, nir08, nir09,
@@ -8,7 +8,7 @@ cirrus, swir16, swir22, pan, lwir11, lwir12.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from pathlib import PurePath
 from types import MappingProxyType
@@ -57,18 +57,31 @@ LANDSAT_TM: Mapping[str, str] = MappingProxyType(
         "B8": "pan",
     }
 )
-SENSORS: Mapping[str, Mapping[str, str]] = MappingProxyType(
-    {"sentinel2": SENTINEL2, "landsat_oli": LANDSAT_OLI, "landsat_tm": LANDSAT_TM}
+LANDSAT_MSS: Mapping[str, str] = MappingProxyType(  # of Landsat 4 and 5
+    {"B1": "green", "B2": "red", "B3": "nir08", "B4": "nir09"}
 )
-# What "B4" means where the sensor is unknown: only where Sentinel-2 and Landsat 8 agree.
-_EITHER = {key: name for key, name in SENTINEL2.items() if LANDSAT_OLI.get(key) == name}
+LANDSAT_MSS_FIRST: Mapping[str, str] = MappingProxyType(  # of Landsat 1 to 3
+    {"B4": "green", "B5": "red", "B6": "nir08", "B7": "nir09"}
+)
+MODIS: Mapping[str, str] = MappingProxyType(
+    {"B1": "red", "B2": "nir", "B3": "blue", "B4": "green", "B6": "swir16", "B7": "swir22"}
+)
+SENSORS: Mapping[str, Mapping[str, str]] = MappingProxyType(
+    {
+        "sentinel2": SENTINEL2,
+        "landsat_oli": LANDSAT_OLI,
+        "landsat_tm": LANDSAT_TM,
+        "landsat_mss": LANDSAT_MSS,
+        "landsat_mss_first": LANDSAT_MSS_FIRST,
+        "modis": MODIS,
+    }
+)
 
 COMMON_NAMES = frozenset(name for table in SENSORS.values() for name in table.values()) | frozenset(
     {"rededge", "yellow", "green05"}
 )
 _ALIASES: Mapping[str, str] = MappingProxyType(
     {
-        "aerosol": "coastal",
         "coastal aerosol": "coastal",
         "coastalaerosol": "coastal",
         "ultra blue": "coastal",
@@ -99,21 +112,45 @@ _ALIASES: Mapping[str, str] = MappingProxyType(
         "tirs2": "lwir12",
     }
 )
-_CODE = re.compile(r"(?:sr_|toa_|st_|band[ _]?)?b?(0?[1-9]|1[0-2]|8a)", re.IGNORECASE)
+_PREFIX = r"(?:sr_|toa_|st_|sur_refl_|band[ _]?)?"
+_CODE = re.compile(_PREFIX + r"b(0?[1-9]|1[0-2]|8a)", re.IGNORECASE)
 _OWN_NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _GENERIC = re.compile(r"(band|layer|b|channel|gray|grey|undefined|unknown)[ _-]?\d*")
 
-_SENTINEL2_FILE = re.compile(
-    r"(?:^|[_\W])(?:s2[abcd]?|sentinel[-_]?2[abcd]?|t\d{2}[c-x][a-z]{2}_\d{8}t\d{6})(?=$|[_\W])",
+_LEFT, _RIGHT = r"(?:^|(?<=[_\W]))", r"(?=$|[_\W])"
+_SENTINEL2 = re.compile(
+    _LEFT
+    + r"(?:s2[abcd]?|sentinel[-_ ]?2[abcd]?|hls[._]s30|t\d{2}[c-x][a-z]{2}_\d{8}t\d{6})"
+    + _RIGHT,
     re.IGNORECASE,
 )
-_LANDSAT_FILE = re.compile(
-    r"(?:^|[_\W])(?:l[cetmo]?0?|landsat[-_]?)([4-9])(?=$|[_\W]|\d{13})", re.IGNORECASE
+_LANDSAT = re.compile(
+    _LEFT + r"l(?:([cetmo])0?|andsat[-_ ]?0?)?([1-9])(?=$|[_\W]|\d{13})", re.IGNORECASE
 )
+_HLS_LANDSAT = re.compile(_LEFT + r"hls[._]l30" + _RIGHT, re.IGNORECASE)
+_MODIS = re.compile(_LEFT + r"(?:(?:mod|myd|mcd)(?:09|43)\w*|modis)" + _RIGHT, re.IGNORECASE)
+_INSTRUMENT = re.compile(_LEFT + r"(mss|tm|etm|oli|tirs)" + r"(?=$|[_\W+])", re.IGNORECASE)
+# bands that the surface reflectance of one sensor has and no other's
+_OWN_CODES: Mapping[str, frozenset[str]] = MappingProxyType(
+    {
+        "sentinel2": frozenset({"B8A"}),
+        "landsat_oli": frozenset({"SR_B6", "ST_B10", "SR_QA_AEROSOL"}),
+        "landsat_tm": frozenset({"ST_B6", "SR_ATMOS_OPACITY", "SR_CLOUD_QA"}),
+        "modis": frozenset(f"SUR_REFL_B0{number}" for number in range(1, 8)),
+    }
+)
+_TM_REFLECTANCE = frozenset(f"SR_B{number}" for number in (1, 2, 3, 4, 5, 7))
 _BAND_IN_NAME = re.compile(
-    r"_(?:sr_|st_|toa_)?(b(?:0?[1-9]|1[0-2]|8a))(?:_\d{2}m)?$", re.IGNORECASE
+    r"(?:^|[_.])(" + _PREFIX + r"b(?:0?[1-9]|1[0-2]|8a))(?:_\d{2}m)?$", re.IGNORECASE
 )
 _WORD_IN_NAME = re.compile(r"(?:^|[_.\-])([a-z]+\d{0,2})$", re.IGNORECASE)
+# what lies beside the bands of a product: masks, quality, angles, atmosphere; and its pictures
+_QUALITY = re.compile(
+    r"(?:^|[_.])(?:qa|bqa|qc|scl|fmask|msk|radsat|pixel_qa|qa_pixel|aot|wvp|(?:sr_)?aerosol"
+    r"|(?:sr_)?cloud(?:_qa)?|(?:sr_)?atmos_opacity|st_(?:atran|cdist|drad|emis|emsd|trad|urad)"
+    r"|[sv][az]a|cldprb|snwprb|tci|pvi)(?:_[a-z]+)?(?:_\d{2}m)?$",
+    re.IGNORECASE,
+)
 _YEAR = re.compile(r"(?<!\d)(18|19|20|21)\d\d(?!\d)")
 MIDDLE = (7, 1)
 """Month and day of a date of which only the year is known."""
@@ -144,59 +181,134 @@ def canonical(name: str) -> str:
     return _ALIASES.get(plain, plain)
 
 
-def sensor_of(path: str, descriptions: Sequence[str | None] = ()) -> str | None:
-    """The sensor a file comes from, by its name and by codes that only one sensor has.
+def sensor_in(text: str) -> str | None:
+    """Return the sensor that a text names: a file name, a platform with its instruments.
+
+    Landsat 4 and 5 carried two scanners that number their bands differently, so their own
+    numbers say nothing until the scanner is named too.
+
+    Returns:
+        A key of ``SENSORS``, or None if it names none, or several.
+
+    >>> sensor_in("LT05_L2SP_010067_19860424_20200918_02_T2_SR_B4"), sensor_in("landsat-5 mss")
+    ('landsat_tm', 'landsat_mss')
+    >>> sensor_in("landsat-5") is None
+    True
+    """
+    found: set[str | None] = set()
+    if _SENTINEL2.search(text):
+        found.add("sentinel2")
+    if _HLS_LANDSAT.search(text):
+        found.add("landsat_oli")
+    if _MODIS.search(text):
+        found.add("modis")
+    instruments = {match.lower() for match in _INSTRUMENT.findall(text)}
+    for letter, number in _LANDSAT.findall(text):
+        found.add(_landsat(letter.lower(), int(number), instruments))
+    return found.pop() if len(found) == 1 else None
+
+
+def _landsat(letter: str, number: int, instruments: set[str]) -> str | None:
+    """Return the sensor of a Landsat, by the letter of its products, or its instruments."""
+    if number >= 8:
+        return "landsat_oli"
+    if number <= 3:
+        return "landsat_mss_first"
+    if letter == "m" or "mss" in instruments:
+        return "landsat_mss"
+    known = number in (6, 7) or letter in ("t", "e") or instruments & {"tm", "etm"}
+    return "landsat_tm" if known else None
+
+
+def sensor_of_codes(codes: Iterable[str | None]) -> str | None:
+    """Return the sensor of bands whose codes only one sensor has.
 
     Args:
-        path: the file; only its own name counts, not its folders.
-        descriptions: what its bands are called.
+        codes: what the bands are called, as they are written.
 
     Returns:
         A key of ``SENSORS``, or None.
+
+    >>> sensor_of_codes(["B02", "B8A"]), sensor_of_codes(["B02", "B04"])
+    ('sentinel2', None)
     """
-    name = PurePath(path).name
-    if _SENTINEL2_FILE.search(name):
-        return "sentinel2"
-    if landsat := _LANDSAT_FILE.search(name):
-        return "landsat_oli" if int(landsat[1]) >= 8 else "landsat_tm"
-    codes = [d.strip().upper() for d in descriptions if d]
-    padded = any(re.fullmatch(r"B0[1-9]", code) for code in codes)
-    return "sentinel2" if padded or "B8A" in codes or "B12" in codes else None
+    written = {code.strip().upper() for code in codes if code}
+    found = {sensor for sensor, own in _OWN_CODES.items() if written & own}
+    if not found and is_list_of_tm(written):
+        return "landsat_tm"
+    return found.pop() if len(found) == 1 else None
 
 
-def name_of_description(description: str | None, sensor: str | None) -> str | None:
-    """The name a band's own description gives it.
+def is_list_of_tm(codes: Iterable[str | None]) -> bool:
+    """Return True for SR_B1 to SR_B5 and SR_B7: all the surface reflectance of Landsat 4 to 7.
+
+    Landsat 8 has SR_B1 to SR_B7, so a choice of its bands could look the same.
+    """
+    written = {code.strip().upper() for code in codes if code}
+    return {code for code in written if code.startswith("SR_B")} == _TM_REFLECTANCE
+
+
+def name_of_code(code: str, sensor: str | None) -> str | None:
+    """Return the common name of a sensor's band, such as "B02" or "SR_B4"; None if unknown."""
+    match = _CODE.fullmatch(code.strip())
+    if match is None or sensor is None:
+        return None
+    return SENSORS[sensor].get("B" + match[1].upper().lstrip("0"))
+
+
+def is_code(text: str) -> bool:
+    """Return True for a band's code, such as "B02": it means nothing without its sensor."""
+    return _CODE.fullmatch(text.strip()) is not None
+
+
+def name_of_words(description: str | None) -> str | None:
+    """Return the name that a description gives in words.
 
     Args:
-        description: such as "B02", "SR_B4", "Red", "swir1" or "ndvi".
-        sensor: a key of ``SENSORS``, or None.
+        description: such as "Red", "swir1" or "ndvi".
 
     Returns:
-        A common name; else the description itself where it is a plain word ("ndvi"), so that a
-        model trained on such bands finds them; None where it says nothing ("Band 1").
+        A common name; else the description itself if it is a plain word ("ndvi"), so that a
+        model trained on such bands finds them; None if it says nothing ("Band 1", "B4").
     """
     if not description or not description.strip():
         return None
     plain = canonical(description)
     if plain in COMMON_NAMES:
         return plain
-    if match := _CODE.fullmatch(description.strip()):
-        explicit = bool(re.search(r"b", description, re.IGNORECASE))
-        table = SENSORS[sensor] if sensor else _EITHER
-        known = table.get("B" + match[1].upper().lstrip("0")) if explicit else None
-        if known and (sensor or not description.lower().startswith("band")):
-            return known
-    if _GENERIC.fullmatch(plain) or not _OWN_NAME.fullmatch(plain):
+    if is_code(description) or _GENERIC.fullmatch(plain) or not _OWN_NAME.fullmatch(plain):
         return None
     return plain
 
 
-def name_of_file(path: str, sensor: str | None = None) -> str | None:
-    """The band a single-band file holds, by its name.
+def name_of_description(description: str | None, sensor: str | None) -> str | None:
+    """Return the name that a band's own description gives it, in words or as a code.
 
     Args:
-        path: the file.
-        sensor: a key of ``SENSORS`` that holds where the name does not tell.
+        description: such as "B02", "SR_B4", "Red", "swir1" or "ndvi".
+        sensor: a key of ``SENSORS``, or None.
+    """
+    return name_of_words(description) or (
+        name_of_code(description, sensor) if description else None
+    )
+
+
+def code_of_file(path: str) -> str | None:
+    """Return the code that the name of a single-band file ends with.
+
+    >>> code_of_file("LT05_L2SP_010067_19860424_20200918_02_T2_SR_B4.TIF")
+    'SR_B4'
+    """
+    match = _BAND_IN_NAME.search(PurePath(path).stem)
+    return match[1] if match else None
+
+
+def name_of_file(path: str, sensor: str | None = None) -> str | None:
+    """Return the band that a single-band file holds, by its name.
+
+    Args:
+        path: the file; only its own name counts, not its folders.
+        sensor: a key of ``SENSORS``, used if the name does not say it.
 
     >>> name_of_file("T18SVG_20230601T155829_B8A.jp2")
     'nir08'
@@ -208,15 +320,23 @@ def name_of_file(path: str, sensor: str | None = None) -> str | None:
     'red'
     """
     stem = PurePath(path).stem
-    if match := _BAND_IN_NAME.search(stem):
-        code = "B" + match[1][1:].upper().lstrip("0")
-        padded = re.fullmatch(r"b(0[1-9]|8a)", match[1], re.IGNORECASE)
-        sensor = sensor_of(path) or ("sentinel2" if padded else sensor)
-        return (SENSORS[sensor] if sensor else _EITHER).get(code)
+    if code := code_of_file(path):
+        return name_of_code(code, sensor_in(stem) or sensor_of_codes([code]) or sensor)
+    if is_quality(path):
+        return None
     if match := _WORD_IN_NAME.search(stem):
         word = canonical(match[1])
         return word if word in COMMON_NAMES else None
     return None
+
+
+def is_quality(path: str) -> bool:
+    """Return True for a file of a product that holds no band: a mask, an angle, a picture.
+
+    >>> is_quality("LC08_L2SP_017036_20130419_20200913_02_T2_SR_QA_AEROSOL.TIF")
+    True
+    """
+    return code_of_file(path) is None and _QUALITY.search(PurePath(path).stem) is not None
 
 
 def date_of_file(path: str) -> datetime | None:

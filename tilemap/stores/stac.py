@@ -15,7 +15,13 @@ from tilemap.files import decode_json
 from tilemap.stores.opening import SUFFIXES
 from tilemap.stores.remote.address import NOBODY, Address, AllowList, is_address
 from tilemap.stores.remote.blocks import fetch_whole
-from tilemap.stores.sensors import COMMON_NAMES, canonical, name_of_description, sensor_of
+from tilemap.stores.sensors import (
+    COMMON_NAMES,
+    canonical,
+    is_quality,
+    name_of_description,
+    sensor_in,
+)
 
 ALLOW = "--allow-host lets a host be asked"
 _LARGEST_ITEM = 16 * 2**20
@@ -80,7 +86,7 @@ def read_item(source: str, allow: AllowList = NOBODY) -> StacItem:
     shown = source if isinstance(base, Path) else base.shown
     item = _parse(_content(source) if isinstance(base, Path) else _fetched(base, allow), shown)
     rasters = {key: asset for key, asset in item.assets.items() if _is_raster(asset)}
-    data = {key: a for key, a in rasters.items() if not _NOT_DATA & set(a.roles or ())}
+    data = {key: asset for key, asset in rasters.items() if _is_data(key, asset)}
     assets, elsewhere = [], []
     for key, asset in (data or rasters).items():
         place = _place(asset.href, base)
@@ -142,6 +148,13 @@ def _is_raster(asset: pystac.Asset) -> bool:
     return urlparse(asset.href).path.lower().endswith(SUFFIXES)
 
 
+def _is_data(key: str, asset: pystac.Asset) -> bool:
+    """Return False for masks, quality layers and pictures, by their role or by their name."""
+    if _NOT_DATA & set(asset.roles or ()):
+        return False
+    return not (is_quality(key) or is_quality(urlparse(asset.href).path))
+
+
 def _place(href: str, base: Path | Address) -> str | Address | None:
     """Path or address of an asset; None where it can be neither.
 
@@ -185,20 +198,31 @@ def _bands(key: str, asset: pystac.Asset, item: pystac.Item) -> tuple[StacBand, 
     return tuple(bands)
 
 
+_FINER = {"rededge": {"rededge1", "rededge2", "rededge3"}, "nir": {"nir08", "nir09"}}
+
+
 def _name(band: dict[str, Any], key: str | None, item: pystac.Item) -> str | None:
-    """The sensor's own code first: common names do not tell the red edges apart."""
-    platform = str(item.properties.get("platform") or item.properties.get("constellation") or "")
-    sensor = sensor_of(platform)
+    """The common name that the item gives; names and codes only make it finer, or stand in.
+
+    Common names of STAC 1.0 do not tell the red edges apart, the sensor's own codes do.
+    """
+    sensor = sensor_in(_platform(item))
+    texts = [t for t in (band.get("name"), band.get("description"), key) if isinstance(t, str)]
+    names = [name for text in texts if (name := name_of_description(text, sensor))]
     common = band.get("eo:common_name") or band.get("common_name")
-    for text in (band.get("name"), band.get("description"), key):
-        if isinstance(text, str):
-            name = name_of_description(text, sensor)
-            if name in COMMON_NAMES and name != "rededge":
-                return name
     if isinstance(common, str) and common:
-        return canonical(common)
-    own = band.get("name") or key
-    return name_of_description(own, sensor) if isinstance(own, str) else None
+        common = canonical(common)
+        return next((name for name in names if name in _FINER.get(common, ())), common)
+    return next((name for name in names if name in COMMON_NAMES), next(iter(names), None))
+
+
+def _platform(item: pystac.Item) -> str:
+    """The platform, or its constellation, and the instruments, as one text."""
+    said = item.properties
+    instruments = said.get("instruments")
+    words = [said.get("platform") or said.get("constellation")]
+    words += instruments if isinstance(instruments, list) else []
+    return " ".join(str(word) for word in words if word)
 
 
 def _numbers(
