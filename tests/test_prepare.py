@@ -323,7 +323,7 @@ def test_what_does_not_fit_is_said(scene: Path, tmp_path: Path, toy: dict[str, A
     assert len(str(caught.value).splitlines()) <= 2
     toy["card"] = CARD
     plain = write_geotiff(tmp_path / "plain.tif", random_scene((50, 60)), names=CARD.bands)
-    with pytest.raises(SceneError, match="--scale"):
+    with pytest.raises(SceneError, match="give the scale"):
         _prepare(plain)
 
 

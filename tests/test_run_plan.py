@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,7 +29,8 @@ from tilemap.run_plan import (
     parse_bytes,
 )
 from tilemap.scene import Band, Scene
-from tilemap.testing import toy_card
+from tilemap.stores.geotiff import SceneRequest, open_scene
+from tilemap.testing import toy_card, write_geotiff
 
 SHAPES = st.tuples(st.integers(1, 5000), st.integers(1, 5000))
 COST = Cost("cpu", 300 * MB, 500.0, 1e-6)
@@ -252,15 +254,114 @@ def _scene(shape: tuple[int, int], bands: int = 3, dtype: str = "uint16", **band
 # --- units and sizes ---------------------------------------------------------------------------
 
 
-def test_integers_without_a_scale_are_refused() -> None:
-    """Unless floats, declared, or the model takes stored numbers."""
-    card = toy_card()
-    with pytest.raises(SceneError, match=r"--scale 0\.0001") as caught:
-        check_units(_scene((9, 9)), card)
+def _check(file: Path, units: str = "reflectance", **asked: object) -> None:
+    check_units(open_scene(SceneRequest((str(file),), **asked)), units, "toy")
+
+
+def _reflectance(dtype: str = "float32", factor: float = 1.0) -> np.ndarray:
+    image = np.random.default_rng(2).uniform(0.02, 0.6, (3, 150, 170)) * factor
+    return image.astype(dtype)
+
+
+def test_integers_without_a_scale_are_refused(tmp_path: Path) -> None:
+    """Unless floats, declared, or the model takes stored numbers; no scale is made up."""
+    file = write_geotiff(tmp_path / "a.tif", _reflectance("uint16", 1e4))
+    with pytest.raises(SceneError, match=r"without a scale; give the scale, the offset") as caught:
+        _check(file)
     assert caught.value.exit_code == 65
-    check_units(_scene((9, 9), dtype="float32"), card)
-    check_units(_scene((9, 9), scale=1e-4, scaled=True), card)
-    check_units(_scene((9, 9)), card.model_copy(update={"units": "stored"}))
+    assert "0.0001" not in str(caught.value)
+    _check(write_geotiff(tmp_path / "b.tif", _reflectance()))
+    _check(write_geotiff(tmp_path / "c.tif", _reflectance("uint16", 1e4), scale=1e-4))
+    _check(file, scale=1e-4)
+    _check(file, units="stored")
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("T18SVG_20230601T155829_B04_10m", "scale 0.0001, offset -0.1 and nodata 0"),
+        (
+            "S2A_MSIL2A_20190212T192651_N0212_R013_T07HFE_20201007T160857",
+            "scale 0.0001, offset 0 and nodata 0",
+        ),
+        (
+            "S2A_MSIL2A_20190212T192651_N0500_R013_T07HFE_20231007T160857",
+            "scale 0.0001, offset -0.1 and nodata 0",
+        ),
+        ("T18SVG_20190601T155829_B04", "scale 0.0001, the offset of its metadata and nodata 0"),
+        (
+            "LC08_L2SP_017036_20130419_20200913_02_T2_SR_B4",
+            "scale 2.75e-05, offset -0.2 and nodata 0",
+        ),
+        ("HLS.S30.T18SVG.2020139T153556.v2.0.B04", "scale 0.0001, offset 0 and nodata -9999"),
+        ("MOD09A1.A2020129.h12v04.061.sur_refl_b01", "offset 0 and nodata -28672"),
+    ],
+)
+def test_the_hint_is_that_of_the_product(tmp_path: Path, name: str, hint: str) -> None:
+    """Scale, offset and nodata are those of the product that the name shows, all three."""
+    file = write_geotiff(tmp_path / f"{name}.tif", _reflectance("int16", 1e4))
+    with pytest.raises(SceneError, match="without a scale") as caught:
+        _check(file)
+    assert hint in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "T18SVG_20230601T155829_B04_10m",
+        "S2B_MSIL2A_20220413T150759_N0400_R025_T33XWJ_20220414T082126_stack",
+        "S2A_MSIL1C_20190212T192651_N0500_R013_T07HFE_20231007T160857",
+        "S2A_36QWD_20230701_0_L2A",
+        "LC09_L2SP_017036_20230419_20230913_02_T1_SR_B4",
+    ],
+)
+def test_a_scale_without_the_offset_of_the_product_is_refused(tmp_path: Path, name: str) -> None:
+    """What is known to have an offset needs one; the user's counts, 0 included, and the file's."""
+    file = write_geotiff(tmp_path / f"{name}.tif", _reflectance("uint16", 1e4))
+    with pytest.raises(SceneError, match=r"whose offset is -0\.[12], but only a scale is given"):
+        _check(file, scale=1e-4)
+    _check(file, scale=1e-4, offset=-0.1)
+    _check(file, scale=1e-4, offset=0.0)
+    _check(write_geotiff(file, _reflectance("uint16", 1e4), scale=1e-4))
+
+
+@pytest.mark.parametrize("name", ["T18SVG_20200601T155829_B04", "sentinel2_2023", "s2_l1c_10m"])
+def test_a_scale_is_enough_for_other_scenes(tmp_path: Path, name: str) -> None:
+    """No offset is asked for where none is known."""
+    _check(write_geotiff(tmp_path / f"{name}.tif", _reflectance("uint16", 1e4)), scale=1e-4)
+
+
+def test_floats_are_held_against_reflectance(tmp_path: Path) -> None:
+    """Digital numbers and per cent as floats are no reflectance, unless the user says so."""
+    for name, factor in (("dn", 5000), ("percent", 60)):
+        file = write_geotiff(tmp_path / f"{name}.tif", _reflectance(factor=factor))
+        with pytest.raises(SceneError, match=r"takes reflectance .* holds numbers up to \d+"):
+            _check(file)
+        _check(file, units="stored")
+        _check(file, scale=1 / factor)
+        _check(file, scale=1.0)
+    bright = _reflectance(factor=3)
+    _check(write_geotiff(tmp_path / "cloud.tif", bright))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "fill"), [("float32", -9999), ("float32", -999), ("int16", -9999)]
+)
+def test_undeclared_fill_is_no_reflectance(tmp_path: Path, dtype: str, fill: int) -> None:
+    """A corner of -9999 that nobody declares is refused, in scaled integers too."""
+    scale = None if dtype == "float32" else 1e-4
+    image = _reflectance(dtype, 1 if scale is None else 1e4)
+    image[:, -20:, -30:] = fill
+    with pytest.raises(SceneError, match=rf"holds {fill}; give the number .* as nodata"):
+        _check(write_geotiff(tmp_path / "a.tif", image, scale=scale))
+    _check(tmp_path / "a.tif", nodata=fill)
+    _check(write_geotiff(tmp_path / "b.tif", image, scale=scale, nodata=fill))
+
+
+def test_a_sample_that_cannot_be_read_refuses_nothing(tmp_path: Path) -> None:
+    """A damaged block, or a scene without an observed pixel, is for the run to report."""
+    file = write_geotiff(tmp_path / "a.tif", np.full((3, 20, 20), np.nan, np.float32))
+    _check(file)
 
 
 @pytest.mark.parametrize(

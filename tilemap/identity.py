@@ -104,4 +104,8 @@ def _placed(raster: Raster) -> dict[str, Any]:
     """Where a file lies, which a file beside it may say, and where it holds pixels at all."""
     text = json.dumps(geobox_identity(raster.geobox), sort_keys=True)
     place = hashlib.sha256(text.encode()).hexdigest()[:16]
-    return {"place": place, "mask": raster.mask, "alpha": raster.alpha}
+    return {
+        "place": place,
+        "mask": raster.mask,
+        "alpha": 0 if raster.alpha is None else raster.alpha.index,
+    }

@@ -136,7 +136,7 @@ def prepare(
     request = dataclasses.replace(request, bands=ref.card.bands)
     source = open_scene(request)
     inputs = source.inputs()
-    check_units(source.scene, ref.card)
+    check_units(source, ref.card.units, ref.card.name)
     shape = source.scene.shape
     chosen = _settled_grid(settings.grid, ref, shape, out)
     grid = choose_grid(shape, ref.card, chosen)

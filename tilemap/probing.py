@@ -90,7 +90,7 @@ def probe_model(
         ModelError: if the crops show one class only; the card stays.
     """
     source = open_scene(dataclasses.replace(request, bands=ref.card.bands))
-    check_units(source.scene, ref.card)
+    check_units(source, ref.card.units, ref.card.name)
     model = registry.load(ref, "cpu", "float32", threads)
     side = region_side(model)
     windows = list(spread(source.scene.shape, side, 4 * regions))

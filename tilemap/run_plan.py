@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tilemap.errors import ConfigError, GridError, SceneError, UsageError
-from tilemap.geometry import TileGrid, fit_core, round_up
+from tilemap.geometry import TileGrid, Window, fit_core, round_up
 from tilemap.measure import Cost
 from tilemap.models.card import ModelCard
-from tilemap.scene import Scene
+from tilemap.scene import Product, Scene
+from tilemap.stages.survey import sample, spread
+from tilemap.stores.geotiff import SceneSource
 from tilemap.stores.predictions import frame_windows
 
 DEFAULT_PATCH = 1152
@@ -92,18 +94,87 @@ def choose_grid(
     return TileGrid(scene, core, halo, blend, stride, fixed=card.patch is not None)
 
 
-def check_units(scene: Scene, card: ModelCard) -> None:
-    """Stored numbers can be turned into the units the model takes.
+def check_units(source: SceneSource, units: str, taker: str) -> None:
+    """Stored numbers can be turned into the units the model takes, and look like them.
+
+    Integers need a declared scale, and the offset that their product is known to have. What
+    nobody declares is held against a sample of the pixels.
+
+    Args:
+        units: of the model.
+        taker: what takes them, for messages.
 
     Raises:
-        SceneError: if the model takes reflectance and integers come without a scale.
+        SceneError: if the model takes reflectance and the scene holds something else.
     """
-    unscaled = [b.name for b in scene.bands if not b.scaled and not b.dtype.startswith("float")]
-    if card.units == "reflectance" and unscaled:
+    if units != "reflectance":
+        return
+    scene = source.scene
+    bare = [b for b in scene.bands if not b.scaled and not b.dtype.startswith("float")]
+    product = scene.product
+    if product is not None and product.offset and any(b.scale != 1 for b in bare):
         raise SceneError(
-            f"{card.name} takes reflectance (0..1), but {scene.name} stores {scene.dtype} without "
-            "a scale; say what one unit is with --scale, such as --scale 0.0001 for Sentinel-2"
+            f"{scene.name} looks like {product.name}, whose offset is {product.offset:g}, but "
+            f"only a scale is given; give the offset {product.offset:g}, or 0 if it has been "
+            "applied already"
         )
+    if bare:
+        raise SceneError(
+            f"{taker} takes reflectance (0..1), but {scene.name} stores {scene.dtype} without a "
+            f"scale; {_usual(product)}"
+        )
+    _check_numbers(source, taker)
+
+
+def _usual(product: Product | None) -> str:
+    """What to do where no scale is declared: only numbers that hold for the product are named."""
+    if product is None:
+        return "give the scale, the offset and the nodata that its provider states"
+    offset = "the offset of its metadata" if product.offset is None else f"{product.offset:g}"
+    return (
+        f"if it is {product.name}, give scale {product.scale:g}, offset {offset} and nodata "
+        f"{product.nodata:g}"
+    ).replace("offset the", "the")
+
+
+HIGHEST, LOWEST, OFTEN = 5.0, -0.9, 0.1
+"""No reflectance: above the first in so much of a sample (clouds reach 2), below the second."""
+
+
+def _check_numbers(source: SceneSource, taker: str) -> None:
+    """Hold a sample of what nobody declares against reflectance.
+
+    Raises:
+        SceneError: if numbers without a scale are too high, or some without nodata far too low.
+    """
+    scene = source.scene
+    if all(band.scaled and band.nodata is not None for band in scene.bands):
+        return
+    rows, cols = scene.shape
+    corners = [
+        Window(top, left, top + _SPOT, left + _SPOT)
+        for top in (0, rows - _SPOT)
+        for left in (0, cols - _SPOT)
+    ]
+    with source.open() as reader:
+        stored = sample(reader, [*corners, *spread(scene.shape, _SPOT, _SPOTS)])
+    if stored.shape[1] == 0:
+        return
+    for band, numbers in zip(scene.bands, stored, strict=True):
+        values = numbers * band.scale + band.offset
+        if not band.scaled and (values > HIGHEST).mean() > OFTEN:
+            raise SceneError(
+                f"{taker} takes reflectance (0..1), but {band.name} of {scene.name} holds numbers "
+                f"up to {numbers.max():g}; {_usual(scene.product)}"
+            )
+        if values.min() < LOWEST and not (band.scaled and band.nodata is not None):
+            raise SceneError(
+                f"{taker} takes reflectance (0..1), but {band.name} of {scene.name} holds "
+                f"{numbers.min():g}; give the number that means not observed as nodata"
+            )
+
+
+_SPOT, _SPOTS = 64, 16
 
 
 @dataclass(frozen=True, slots=True)

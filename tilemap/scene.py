@@ -35,6 +35,23 @@ class Band:
     scaled: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Product:
+    """A product whose stored numbers are known by its name.
+
+    Args:
+        name: for people.
+        scale: reflectance = stored * scale + offset.
+        offset: see ``scale``; None if only the metadata of the scene could say it.
+        nodata: stored number that means "not observed".
+    """
+
+    name: str
+    scale: float
+    offset: float | None
+    nodata: float
+
+
 @dataclass(frozen=True)
 class SceneRequest:
     """What the user asked to be mapped; saved in ``run.json`` by ``dataclasses.asdict``.
@@ -102,12 +119,14 @@ class Scene:
         bands: planes in reading order.
         name: a short name for reports, usually the first file's stem.
         date: when it was observed, if known.
+        product: what it looks like by the names of its files, if that is known.
     """
 
     geobox: GeoBox
     bands: tuple[Band, ...]
     name: str
     date: datetime | None = None
+    product: Product | None = None
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -238,9 +238,11 @@ def test_a_missing_band_names_both_lists(refused: Callable[..., str], folder: Pa
 
 
 def test_integers_without_a_scale(refused: Callable[..., str], folder: Path) -> None:
-    """The error says which option helps."""
+    """The error says what is to be given, and no number that may be another product's."""
     write_geotiff(folder / "dn.tif", random_scene(bands=6), names=BANDS)
-    assert "--scale 0.0001" in refused(65, *_segment("dn.tif"))
+    error = refused(65, *_segment("dn.tif"))
+    assert "give the scale, the offset and the nodata" in error
+    assert "0.0001" not in error
 
 
 # --- the model ---------------------------------------------------------------------------------

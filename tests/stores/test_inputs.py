@@ -95,6 +95,15 @@ def test_default_colours_name_no_false_colour(tmp_path: Path):
     assert names_of(file) == ("band_1", "band_2", "band_3")
 
 
+@pytest.mark.parametrize("pattern", ["b{}", "Band {}", "band_{}"])
+def test_names_that_count_are_no_codes(tmp_path: Path, pattern: str):
+    """b1 to b4 of a Sentinel-2 stack may be B02, B03, B04 and B08: the sensor does not help."""
+    counted = planes(*(pattern.format(n) for n in (1, 2, 3, 4)), path=tmp_path / "S2A_x.tif")
+    assert names_of(counted) == ("band_1", "band_2", "band_3", "band_4")
+    codes = planes(*(pattern.format(n) for n in (4, 3)), path=tmp_path / "LC08_x.tif")
+    assert names_of(codes) == ("red", "green")
+
+
 def test_codes_and_colours_that_disagree(tmp_path: Path):
     """Counted codes of a known sensor that contradict the colours leave both open."""
     file = planes("B1", "B2", "B3", dtype="uint8", path=tmp_path / "LC08_20200518_toa.tif")

@@ -153,6 +153,72 @@ def test_interval_instead_of_a_date(folder: Path):
     assert opened(path).scene.date == datetime(2023, 5, 1, tzinfo=UTC)
 
 
+@pytest.mark.parametrize(
+    ("platform", "codes"),
+    [
+        ("landsat-1", ("B4", "B5", "B6")),
+        ("landsat-5", ("B1", "B2", "B3")),
+        (None, ("B3", "B4", "B5")),
+    ],
+)
+def test_common_names_come_before_codes(
+    tmp_path: Path, platform: str | None, codes: tuple[str, ...]
+):
+    """The first Landsats number their bands in their own way: the item says what is what."""
+    assets = {}
+    for code, name in zip(codes, ("green", "red", "nir08"), strict=True):
+        write_geotiff(tmp_path / f"{code}.tif", random_scene((9, 9), 1))
+        band = {"name": code, "common_name": name}
+        assets[name] = {"href": f"./{code}.tif", "eo:bands": [band]}
+    said = {} if platform is None else {"platform": platform, "instruments": ["mss"]}
+    path = write_item(tmp_path / "item.json", item(assets, **said))
+    assert opened(path).scene.band_names == ("green", "red", "nir08")
+    red = opened(path, bands=("red",))
+    assert [Path(file).name for file in red.files] == [f"{codes[1]}.tif"]
+
+
+@pytest.mark.parametrize(
+    ("said", "name"),
+    [
+        ({"platform": "landsat-5", "instruments": ["mss"]}, "nir09"),
+        ({"platform": "landsat-5", "instruments": ["tm"]}, "nir"),
+        ({"platform": "landsat-8", "instruments": ["oli", "tirs"]}, "red"),
+        ({"platform": "landsat-5"}, "band_1"),
+        ({"platform": "terra", "instruments": ["aster"]}, "band_1"),
+        ({}, "band_1"),
+    ],
+)
+def test_codes_of_an_item_need_its_sensor(tmp_path: Path, said: dict[str, Any], name: str):
+    """Without a common name a code counts only if platform and instruments say whose it is."""
+    write_geotiff(tmp_path / "x.tif", random_scene((9, 9), 1))
+    assets = {"B4": {"href": "./x.tif", "eo:bands": [{"name": "B4"}]}}
+    path = write_item(tmp_path / "item.json", item(assets, **said))
+    assert opened(path).scene.band_names == (name,)
+
+
+def test_quality_layers_of_an_item_are_no_bands(tmp_path: Path):
+    """By their key or their file, whatever role they have."""
+    for stem in ("x_SR_B1", "x_SR_QA_AEROSOL", "x_SCL"):
+        write_geotiff(tmp_path / f"{stem}.tif", random_scene((9, 9), 1))
+    assets = {
+        "coastal": {"href": "./x_SR_B1.tif", "eo:bands": [{"common_name": "coastal"}]},
+        "sr_aerosol": {"href": "./x_SR_QA_AEROSOL.tif", "roles": ["data"]},
+        "classes": {"href": "./x_SCL.tif", "roles": ["data"]},
+    }
+    source = opened(write_item(tmp_path / "item.json", item(assets)))
+    assert source.scene.band_names == ("coastal",)
+    assert [Path(file).name for file in source.files] == ["x_SR_B1.tif"]
+
+
+def test_four_listed_bands_are_data(tmp_path: Path):
+    """GDAL tags the fourth of four bands of bytes as alpha; the item says that it is a band."""
+    names = ("red", "green", "blue", "nir")
+    write_geotiff(tmp_path / "a.tif", random_scene((9, 9), 4, dtype=np.uint8))
+    assets = {"image": {"href": "./a.tif", "eo:bands": [{"common_name": n} for n in names]}}
+    source = opened(write_item(tmp_path / "item.json", item(assets)))
+    assert source.scene.band_names == names
+
+
 def test_read_item_by_itself(folder: Path):
     """Paths are absolute, bands merged from both lists."""
     read = read_item(str(write_item(folder / "item.json", item(OLD))))

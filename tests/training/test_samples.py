@@ -515,7 +515,7 @@ def _large_blocks(folder: Path) -> TrainingConfig:
         (_no_file, "no such file", 65),
         (_no_labels, "there is no such file", 65),
         (_no_weights, "model.weights must be a file", 78),
-        (_no_scale, "units is reflectance .* stores uint16 without a scale", 65),
+        (_no_scale, "takes reflectance .* stores uint16 without a scale", 65),
         (_no_network, "architecture name must be one of unet", 65),
         (_no_folder, "samples: cannot be made", 73),
         (_large_blocks, "at least 3 labelled blocks, got 1", 78),

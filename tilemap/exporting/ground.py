@@ -75,7 +75,7 @@ def find_ground(model: Model, request: SceneRequest, regions: int) -> Ground:
     """
     card = model.card
     source = open_scene(dataclasses.replace(request, bands=card.bands))
-    check_units(source.scene, card)
+    check_units(source, card.units, card.name)
     side = patch_side(model)
     windows = list(spread(source.scene.shape, side, 4 * regions))
     # One in four will do: taken from all over the scene rather than from its top.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -35,8 +35,6 @@ def spread(shape: tuple[int, int], side: int, count: int) -> Iterator[Window]:
 def survey(reader: WindowReader, card: ModelCard) -> FloatArray:
     """Observed pixels from windows all over a scene, in the units of a card.
 
-    A window that cannot be read is left out: that is for the run to tell, tile by tile.
-
     Args:
         reader: of a scene with the bands of the card, in its order.
 
@@ -44,20 +42,35 @@ def survey(reader: WindowReader, card: ModelCard) -> FloatArray:
         float32 (band, n), finite; n is 0 where nothing was observed.
     """
     scene = reader.scene
-    whole = Window(0, 0, *scene.shape)
-    places = {window.intersect(whole) for window in spread(scene.shape, SIDE, WINDOWS)}
-    parts = [np.empty((len(scene.bands), 0), dtype=np.float32)]
-    for window in sorted(places):
-        try:
-            image, valid = reader.read(window)
-        except TilemapError:  # of the scene or of the disk
-            continue
-        parts.append(image[:, ::THIN, ::THIN][:, valid[::THIN, ::THIN]].astype(np.float32))
-    pixels: FloatArray = np.concatenate(parts, axis=1)
+    pixels = sample(reader, spread(scene.shape, SIDE, WINDOWS), THIN)
     if card.units == "reflectance":
         scale, offset = scene.scaling()
         pixels = pixels * scale[:, None] + offset[:, None]
     return pixels[:, np.isfinite(pixels).all(axis=0)]
+
+
+def sample(reader: WindowReader, windows: Iterable[Window], thin: int = 1) -> FloatArray:
+    """The stored numbers of observed pixels in some windows.
+
+    A window that cannot be read is left out: that is for the run to tell, tile by tile.
+
+    Args:
+        windows: parts outside the scene do not count.
+        thin: of rows and columns, every so many count.
+
+    Returns:
+        float32 (band, n).
+    """
+    scene = reader.scene
+    whole = Window(0, 0, *scene.shape)
+    parts = [np.empty((len(scene.bands), 0), dtype=np.float32)]
+    for window in sorted({window.intersect(whole) for window in windows}):
+        try:
+            image, valid = reader.read(window)
+        except TilemapError:  # of the scene or of the disk
+            continue
+        parts.append(image[:, ::thin, ::thin][:, valid[::thin, ::thin]].astype(np.float32))
+    return np.concatenate(parts, axis=1)
 
 
 def ground_pixel_m(scene: Scene) -> float | None:

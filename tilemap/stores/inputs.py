@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -12,6 +12,7 @@ from pathlib import Path
 from tilemap.errors import SceneError
 from tilemap.scene import SceneRequest
 from tilemap.stores.opening import SUFFIXES, plain_path
+from tilemap.stores.products import radiometry_of
 from tilemap.stores.rasters import Raster, RasterBand, describe, find_raster
 from tilemap.stores.remote.address import Address, AllowList, is_address
 from tilemap.stores.sensors import (
@@ -68,7 +69,9 @@ def find_inputs(request: SceneRequest) -> Inputs:
             for asset in item.assets:
                 names = {band.name for band in asset.bands}
                 if wanted is None or None in names or not names or names & wanted:
-                    found.append((find_raster(asset.path, allow), asset.bands))
+                    raster = find_raster(asset.path, allow)
+                    product = item.product or raster.product
+                    found.append((replace(raster, product=product), asset.bands))
         elif not is_address(source) and plain_path(source).is_dir():
             found += [(describe(file), ()) for file in _rasters_in(plain_path(source))]
         else:
@@ -117,8 +120,11 @@ def _rasters_in(folder: Path) -> list[str]:
     Raises:
         SceneError: if there is none.
     """
+    found = [*folder.iterdir()]
+    if not any(p.suffix.lower() in SUFFIXES for p in found):
+        found = [*folder.glob("GRANULE/*/IMG_DATA/**/*")]  # a .SAFE folder
     files = sorted(
-        (str(p) for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file()),
+        (str(p) for p in found if p.suffix.lower() in SUFFIXES and p.is_file()),
         key=lambda path: re.sub(r"(?<=[_.])B8A(?=[_.])", "B08A", path),  # between B08 and B09
     )
     if not files:
@@ -166,7 +172,7 @@ def _named(raster: Raster, stac: Sequence[StacBand], sensor: str | None, alone: 
     """
     if len(stac) == raster.count:
         raster = raster.opaque()
-    bands = raster.bands
+    bands = tuple(_of_product(raster))
     if len(stac) == len(bands):
         bands = tuple(_described(band, said) for band, said in zip(bands, stac, strict=True))
     if all(band.name is None for band in bands):
@@ -185,12 +191,15 @@ def _names(raster: Raster, sensor: str | None, alone: bool) -> list[str | None]:
     words = [band.said or name_of_words(band.description) for band in raster.bands]
     codes = [name_of_code(band.description or "", sensor) for band in raster.bands]
     colors = _colors(raster)
-    if any(is_code(band.description or "") for band in raster.bands):
+    texts = [(band.description or "").strip() for band in raster.bands]
+    if all(re.fullmatch(rf"b{n}|[Bb]and[ _]?{n}", text) for n, text in enumerate(texts, 1)):
+        codes = [None] * len(texts)  # they only count the bands
+    elif any(is_code(text) for text in texts):
         pairs = zip(codes, colors, strict=True)
-        if not _only_counted(raster):
-            colors = [None] * len(colors)  # B5, B4, B3: no picture, whatever the file's default
+        if texts != [f"B{n}" for n, _ in enumerate(texts, 1)]:
+            colors = [None] * len(texts)  # B5, B4, B3: no picture, whatever the file's default
         elif any(code and color and code != color for code, color in pairs):
-            return words  # b1, b2, b3 count the bands, or are codes: nobody knows
+            return words  # B1, B2, B3 are codes of the sensor or count a picture: nobody knows
     names = [word or code for word, code in zip(words, codes, strict=True)]
     if not any(names):
         names = colors
@@ -204,11 +213,6 @@ def _colors(raster: Raster) -> list[str | None]:
     colors = [band.color for band in raster.bands]
     picture = {"red", "green", "blue"} if {"red", "green", "blue"} <= set(colors) else set()
     return [c if c in picture | {"nir", "coastal", "pan", "rededge"} else None for c in colors]
-
-
-def _only_counted(raster: Raster) -> bool:
-    """Return True if the bands are called b1, b2, b3, ... in their order."""
-    return all((band.description or "").lower() == f"b{band.index}" for band in raster.bands)
 
 
 def _doubts(raster: Raster) -> list[str]:
@@ -229,6 +233,46 @@ def _doubts(raster: Raster) -> list[str]:
     return notes
 
 
+def _of_product(raster: Raster) -> Iterator[RasterBand]:
+    """The bands with what the metadata of their product say, if there are any beside them.
+
+    Raises:
+        SceneError: if the metadata cannot be read.
+    """
+    said = radiometry_of(raster.path) if raster.remote is None else None
+    for band in raster.bands:
+        if said is not None and not band.scaled:
+            offset = said.offset(raster.path)
+            band = replace(
+                band,
+                scale=said.scale,
+                offset=offset or 0.0,
+                scaled=True,
+                shifted=offset is not None,
+                nodata=said.nodata if band.nodata is None else band.nodata,
+            )
+        yield band
+
+
+def lacking(rasters: Sequence[Raster]) -> list[str]:
+    """Say what products are known to have, but nobody says of these files."""
+    found: dict[str, list[str]] = {}
+    for raster in rasters:
+        product, first = raster.product, raster.bands[0]
+        if product is None or first.dtype.startswith("float"):
+            continue
+        if product.offset and first.scale != 1 and not first.shifted:
+            text = f"offset {product.offset:g}, but none is given; give it, or 0 if it was applied"
+            found.setdefault(f"{product.name} has the {text}", []).append(raster.path)
+        if first.nodata is None and raster.mask == "none":
+            text = f"{product.nodata:g} where nothing was observed, but no nodata is declared"
+            found.setdefault(f"{product.name} stores {text}", []).append(raster.path)
+    return [
+        f"{text}: {paths[0]}{f' and {len(paths) - 1} more' if paths[1:] else ''}"
+        for text, paths in found.items()
+    ]
+
+
 def _described(band: RasterBand, said: StacBand) -> RasterBand:
     scaled = said.scale is not None or said.offset is not None
     return replace(
@@ -238,6 +282,7 @@ def _described(band: RasterBand, said: StacBand) -> RasterBand:
         scale=band.scale if said.scale is None else said.scale,
         offset=band.offset if said.offset is None else said.offset,
         scaled=band.scaled or scaled,
+        shifted=band.shifted or said.offset is not None,
     )
 
 
@@ -297,6 +342,10 @@ def _numbered(rasters: Sequence[Raster]) -> list[Raster]:
 
 
 def _overridden(raster: Raster, request: SceneRequest) -> Raster:
+    """The raster with what the user says of its numbers.
+
+    A scale without the offset that the product is known to have is not enough to be declared.
+    """
     bands = []
     for band in raster.bands:
         if band.nodata is None and request.nodata is not None:
@@ -307,6 +356,9 @@ def _overridden(raster: Raster, request: SceneRequest) -> Raster:
                 scale=band.scale if request.scale is None else request.scale,
                 offset=band.offset if request.offset is None else request.offset,
                 scaled=True,
+                shifted=band.shifted or request.offset is not None,
             )
+        if raster.product is not None and raster.product.offset and not band.shifted:
+            band = replace(band, scaled=False)
         bands.append(band)
     return replace(raster, bands=tuple(bands))

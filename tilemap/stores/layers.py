@@ -21,7 +21,7 @@ from tilemap.stores.grids import (
     same_crs,
     whole,
 )
-from tilemap.stores.inputs import Inputs
+from tilemap.stores.inputs import Inputs, lacking
 from tilemap.stores.mosaic import Handles, Mosaic, join
 from tilemap.stores.rasters import AnyArray, BoolArray, Raster, RasterBand, find_raster
 from tilemap.stores.remote.address import AllowList
@@ -108,7 +108,11 @@ def arrange(inputs: Inputs, request: SceneRequest, grid: GeoBox | None = None) -
     )
     if geobox.crs is None:
         notes.append("no CRS: pixels are kept as they are, the output has none")
-    scene = Scene(geobox, bands, inputs.name, inputs.date)
+    used = [rasters[n] for n in dict.fromkeys(n for found in chosen.values() for n, _ in found)]
+    notes += lacking(used)
+    products = [raster.product for raster in used if raster.product is not None]
+    product = max(products, key=lambda known: abs(known.offset or 0), default=None)
+    scene = Scene(geobox, bands, inputs.name, inputs.date, product)
     if scene.dtype.itemsize > 4 and scene.dtype.kind != "f":
         raise SceneError(
             f"bands of {', '.join(sorted({b.dtype for b in bands}))} do not go together without "

@@ -19,9 +19,11 @@ from rasterio.windows import Window as RasterioWindow
 
 from tilemap.errors import SceneError, StoreError
 from tilemap.geometry import Window
+from tilemap.scene import Product
 from tilemap.stores.fingerprint import says_more
 from tilemap.stores.grids import crs_of
 from tilemap.stores.opening import GDAL_SETTINGS, naming_file, open_dataset, plain_path
+from tilemap.stores.products import product_of
 from tilemap.stores.remote.address import Address, AllowList, is_address
 from tilemap.stores.remote.blocks import RemoteFile, RemoteReader
 from tilemap.stores.remote.dataset import Container
@@ -52,6 +54,7 @@ class RasterBand:
         scale: physical = stored * scale + offset.
         offset: see ``scale``.
         scaled: whether scale and offset were declared.
+        shifted: whether the offset was declared, be it 0.
         said: the name that its own metadata give it, if any.
     """
 
@@ -64,6 +67,7 @@ class RasterBand:
     scale: float = 1.0
     offset: float = 0.0
     scaled: bool = False
+    shifted: bool = False
     said: str | None = None
 
 
@@ -83,6 +87,7 @@ class Raster:
         files: absolute paths of what decides its pixels, itself first.
         remote: the file where it is not on this disk.
         sensor: what its metadata say it was seen by, a key of ``SENSORS``.
+        product: what it looks like by its name.
     """
 
     path: str
@@ -95,6 +100,7 @@ class Raster:
     files: tuple[str, ...]
     remote: RemoteFile | None = None
     sensor: str | None = None
+    product: Product | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -207,6 +213,7 @@ def _raster(dataset: Any, path: str, size: int, files: tuple[str, ...]) -> Raste
         count=dataset.count,
         files=files,
         sensor=sensor_in(_words(dataset.tags(), _OF_SENSOR)),
+        product=product_of(path),
     )
     if alpha is None:
         return replace(raster, mask=_mask_kind(dataset))
@@ -242,6 +249,7 @@ def _planes(dataset: Any, path: str) -> tuple[RasterBand, ...]:
                 scale=scale,
                 offset=offset,
                 scaled=(scale, offset) != (1.0, 0.0),
+                shifted=(scale, offset) != (1.0, 0.0),
                 said=name_of_words(_words(dataset.tags(index), _OF_BAND)),
             )
         )

@@ -112,8 +112,8 @@ _ALIASES: Mapping[str, str] = MappingProxyType(
         "tirs2": "lwir12",
     }
 )
-_PREFIX = r"(?:sr_|toa_|st_|sur_refl_|band[ _]?)?"
-_CODE = re.compile(_PREFIX + r"b(0?[1-9]|1[0-2]|8a)", re.IGNORECASE)
+_ANY_CODE = r"(?:sr_|toa_|st_|sur_refl_)?(?:b|band[ _]?)(0?[1-9]|1[0-2]|8a)"
+_CODE = re.compile(_ANY_CODE, re.IGNORECASE)
 _OWN_NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _GENERIC = re.compile(r"(band|layer|b|channel|gray|grey|undefined|unknown)[ _-]?\d*")
 
@@ -140,9 +140,7 @@ _OWN_CODES: Mapping[str, frozenset[str]] = MappingProxyType(
     }
 )
 _TM_REFLECTANCE = frozenset(f"SR_B{number}" for number in (1, 2, 3, 4, 5, 7))
-_BAND_IN_NAME = re.compile(
-    r"(?:^|[_.])(" + _PREFIX + r"b(?:0?[1-9]|1[0-2]|8a))(?:_\d{2}m)?$", re.IGNORECASE
-)
+_BAND_IN_NAME = re.compile(r"(?:^|[_.])(" + _ANY_CODE + r")(?:_\d{2}m)?$", re.IGNORECASE)
 _WORD_IN_NAME = re.compile(r"(?:^|[_.\-])([a-z]+\d{0,2})$", re.IGNORECASE)
 # what lies beside the bands of a product: masks, quality, angles, atmosphere; and its pictures
 _QUALITY = re.compile(

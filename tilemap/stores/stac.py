@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -12,7 +13,9 @@ import pystac
 
 from tilemap.errors import SceneError
 from tilemap.files import decode_json
+from tilemap.scene import Product
 from tilemap.stores.opening import SUFFIXES
+from tilemap.stores.products import sentinel2
 from tilemap.stores.remote.address import NOBODY, Address, AllowList, is_address
 from tilemap.stores.remote.blocks import fetch_whole
 from tilemap.stores.sensors import (
@@ -62,11 +65,13 @@ class StacItem:
         date: when it was observed, if it says.
         elsewhere: keys of the others, and the hosts they are on, where no host is allowed that has
             them.
+        product: what its metadata say it is of, if its numbers are known.
     """
 
     assets: tuple[StacAsset, ...]
     date: datetime | None
     elsewhere: tuple[str, ...]
+    product: Product | None = None
 
 
 def read_item(source: str, allow: AllowList = NOBODY) -> StacItem:
@@ -100,7 +105,7 @@ def read_item(source: str, allow: AllowList = NOBODY) -> StacItem:
         where = f"; {', '.join(elsewhere)} are not on this disk, {ALLOW}" if elsewhere else ""
         raise SceneError(f"no asset of the STAC item {shown} is a local raster{where}")
     date = item.datetime or item.common_metadata.start_datetime
-    return StacItem(tuple(assets), date, tuple(elsewhere))
+    return StacItem(tuple(assets), date, tuple(elsewhere), _product(item))
 
 
 def _content(path: str) -> bytes:
@@ -185,7 +190,7 @@ def _bands(key: str, asset: pystac.Asset, item: pystac.Item) -> tuple[StacBand, 
     if count == 0:
         named = canonical(key)
         if named in COMMON_NAMES:
-            return (StacBand(named, *_numbers({}, fields)),)
+            return (StacBand(named, *_numbers({}, fields, item)),)
         return ()
     bands = []
     for position in range(count):
@@ -194,7 +199,7 @@ def _bands(key: str, asset: pystac.Asset, item: pystac.Item) -> tuple[StacBand, 
             if position < len(entries):
                 merged.update(entries[position])
         alone = key if count == 1 else None
-        bands.append(StacBand(_name(merged, alone, item), *_numbers(merged, fields)))
+        bands.append(StacBand(_name(merged, alone, item), *_numbers(merged, fields, item)))
     return tuple(bands)
 
 
@@ -225,8 +230,21 @@ def _platform(item: pystac.Item) -> str:
     return " ".join(str(word) for word in words if word)
 
 
+def _product(item: pystac.Item) -> Product | None:
+    """The Sentinel-2 product of an item that says its processing baseline."""
+    baseline = re.match(r"\d{2}\.\d{2}$", str(item.properties.get("s2:processing_baseline")))
+    if baseline is None:
+        return None
+    return sentinel2(0.0 if _offset_applied(item) else float(baseline[0]), None)
+
+
+def _offset_applied(item: pystac.Item) -> bool:
+    """Return True if the stored numbers have the offset of the product in them already."""
+    return item.properties.get("earthsearch:boa_offset_applied") is True
+
+
 def _numbers(
-    band: dict[str, Any], fields: dict[str, Any]
+    band: dict[str, Any], fields: dict[str, Any], item: pystac.Item
 ) -> tuple[float | None, float | None, float | None]:
     """Nodata, scale and offset of a band, or of its whole asset."""
     found: list[float | None] = []
@@ -240,4 +258,7 @@ def _numbers(
             found.append(None if value is None else float(value))
         except (TypeError, ValueError, OverflowError) as problem:
             raise SceneError(f"{key} must be a number in a STAC item, got {value!r}") from problem
-    return found[0], found[1], found[2]
+    nodata, scale, offset = found
+    if _offset_applied(item) and (scale is not None or offset is not None):
+        offset = 0.0  # listed as the product has it, and not to be applied twice
+    return nodata, scale, offset

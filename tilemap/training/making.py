@@ -14,6 +14,7 @@ import rasterio
 from tilemap.directory import digest_of
 from tilemap.errors import ConfigError, SceneError
 from tilemap.identity import raster_identity, scene_identity
+from tilemap.run_plan import check_units
 from tilemap.scene import Scene
 from tilemap.stores.fingerprint import Inputs, files_of
 from tilemap.stores.geotiff import SceneSource, open_scene
@@ -94,7 +95,7 @@ def open_scenes(config: TrainingConfig) -> tuple[SceneSamples, ...]:
     for wanted in config.scenes:
         source = open_scene(wanted.request(bands))
         bands = source.scene.band_names
-        _check_units(source.scene, config)
+        check_units(source, config.model.units, "the model")
         labels = None if wanted.labels is None else open_labels(source.scene, wanted, config)
         lesson = None if teacher is None else plan_lesson(teacher, wanted, source.scene)
         taught = () if lesson is None else lesson.source.files
@@ -103,15 +104,6 @@ def open_scenes(config: TrainingConfig) -> tuple[SceneSamples, ...]:
         digest = _digest(config, wanted, source, lesson, inputs)
         found.append(SceneSamples(wanted, source, labels, lesson, inputs, digest))
     return tuple(found)
-
-
-def _check_units(scene: Scene, config: TrainingConfig) -> None:
-    unscaled = [b.name for b in scene.bands if not b.scaled and not b.dtype.startswith("float")]
-    if config.model.units == "reflectance" and unscaled:
-        raise SceneError(
-            f"model.units is reflectance (0..1), but {scene.name} stores {scene.dtype} without a "
-            "scale; say what one unit is with scale, such as scale = 0.0001 for Sentinel-2"
-        )
 
 
 def _files_of(path: str | None) -> tuple[str, ...]:

@@ -85,7 +85,7 @@ def plan_lesson(teacher: Teacher, wanted: SceneConfig, scene: Scene) -> Lesson:
     """
     card = teacher.ref.card
     source = open_scene(dataclasses.replace(wanted.request(), bands=card.bands))
-    check_units(source.scene, card)
+    check_units(source, card.units, card.name)
     try:
         check_same_grid(scene, source.scene)
     except SceneError as error:
