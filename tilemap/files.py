@@ -235,3 +235,11 @@ def _says_full(error: BaseException | None) -> bool:
 def _number(error: BaseException) -> int | None:
     number: int | None = getattr(error, "errno", None) if isinstance(error, OSError) else None
     return number
+
+
+def is_file(path: str | Path) -> bool:
+    """Return True if there is a file of that name; False too where no file may have such a name."""
+    try:
+        return Path(path).is_file()
+    except OSError:
+        return False

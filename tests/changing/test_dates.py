@@ -255,6 +255,19 @@ def test_clouds_are_not_observed(tmp_path: Path, make_run: MakeRun) -> None:
     assert np.array_equal(hidden, want)
 
 
+def test_a_mask_of_another_product_is_refused(tmp_path: Path, make_run: MakeRun) -> None:
+    """Before the run, with the name of the file, wherever in it the numbers are."""
+    found = open_date(make_run(tmp_path / "y2000", soften(LABELS, 4), None))
+    mask = np.zeros((1, *SHAPE), np.uint8)
+    mask[0, -1, -1] = 66
+    path = write_geotiff(tmp_path / "Fmask.tif", mask, crs="EPSG:32718", transform=AFFINE)
+    with pytest.raises(
+        SceneError, match=r"Fmask\.tif: a mask of the rule fmask.*got 66.*hls-fmask"
+    ):
+        gather_reader(found, _geobox(0, 0, 61, 90), path, Rule.parse("fmask"))
+    gather_reader(found, _geobox(0, 0, 61, 90), path, Rule.parse("hls-fmask"))
+
+
 def test_a_mask_that_cannot_be_one_is_refused(tmp_path: Path, make_run: MakeRun) -> None:
     """Numbers with a fraction; another place. Before anything is read of the date."""
     found = open_date(make_run(tmp_path / "y2000", soften(LABELS, 4), None))

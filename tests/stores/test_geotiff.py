@@ -14,10 +14,13 @@ import rasterio
 from affine import Affine
 from hypothesis import given
 from hypothesis import strategies as st
+from rasterio.control import GroundControlPoint
+from rasterio.rpc import RPC
 
-from tilemap.errors import SceneError, StoreError
+from tilemap.errors import SceneError, SceneMismatchError, StoreError
 from tilemap.geometry import Window
 from tilemap.stores.geotiff import SceneRequest, SceneSource, open_scene
+from tilemap.stores.grids import apply
 from tilemap.testing import random_scene, write_geotiff
 
 NORTH_UP = Affine(10, 0, 400_000, 0, -10, 4_100_000)
@@ -430,3 +433,81 @@ def test_real_names_and_pixels(data: Path, name: str, bands: tuple[str, ...]):
         got, _ = reader.read(window)
         want = dataset.read(window=((100, 300), (60, 310)))
     np.testing.assert_array_equal(got, want)
+
+
+def test_pages_that_are_not_read_are_named(tmp_path: Path):
+    """A TIFF of four pages is a scene of its first one, and says so; overviews are no pages."""
+    file, pages = tmp_path / "pages.tif", random_scene((40, 50), 4)
+    for number, page in enumerate(pages):
+        write_geotiff(file, page[None], **({"APPEND_SUBDATASET": "YES"} if number else {}))
+    source = opened(file)
+    np.testing.assert_array_equal(read_all(source)[0], pages[:1])
+    assert len(source.warnings) == 1
+    assert "has 3 more pages, only the first is read" in source.warnings[0]
+    plain = write_geotiff(tmp_path / "plain.tif", random_scene((600, 700)))
+    with rasterio.open(plain, "r+") as dataset:
+        dataset.build_overviews([2])
+    assert opened(plain).warnings == ()
+
+
+def with_points(path: Path, points: list[tuple[float, ...]], **more: object) -> Path:
+    """A raster without a geotransform, with ground control points (row, col, x, y)."""
+    profile = {"count": 2, "height": 40, "width": 50, "dtype": "uint16"}
+    gcps = [GroundControlPoint(*point) for point in points]
+    crs = "EPSG:32618" if gcps else None
+    with rasterio.open(path, "w", driver="GTiff", crs=crs, gcps=gcps, **profile, **more) as file:
+        file.write(random_scene((40, 50), 2))
+    return path
+
+
+@pytest.mark.parametrize("transform", [NORTH_UP, ROTATED], ids=["north", "turn"])
+@pytest.mark.parametrize("count", [3, 4, 9])
+def test_control_points_that_are_a_geotransform(tmp_path: Path, transform: Affine, count: int):
+    """Points that one geotransform fits place the scene as that does; a note says so."""
+    places = [(0, 0), (0, 50), (40, 0), (40, 50), (20, 25), (3, 7), (33, 9), (5, 44), (20, 0)]
+    points = [(r, c, *apply(transform, c, r)) for r, c in places[:count]]
+    source = opened(with_points(tmp_path / "a.tif", points))
+    assert source.scene.geobox.crs.epsg == 32618
+    np.testing.assert_allclose(tuple(source.scene.geobox.affine), tuple(transform), atol=1e-6)
+    assert f"placed by its {count} ground control points" in source.warnings[0]
+    like = write_geotiff(tmp_path / "like.tif", random_scene((40, 50)), transform=transform)
+    image, valid = read_all(opened(source.files[0], like=str(like)))
+    assert valid.all()
+    np.testing.assert_array_equal(image, read_all(source)[0])
+
+
+def test_control_points_that_bend_the_scene(tmp_path: Path):
+    """They are not used, and the note and the error of a grid say how to use them."""
+    points = [
+        (r, c, *apply(NORTH_UP, c, r + (3 if (r, c) == (20, 25) else 0)))
+        for r, c in ((0, 0), (0, 50), (40, 0), (40, 50), (20, 25))
+    ]
+    file = with_points(tmp_path / "a.tif", points)
+    source = opened(file)
+    assert source.scene.geobox.crs is None
+    assert "5 ground control points that no geotransform fits" in source.warnings[0]
+    assert "gdalwarp -tps" in source.warnings[0]
+    like = write_geotiff(tmp_path / "like.tif", random_scene((40, 50)))
+    with pytest.raises(SceneMismatchError, match="gdalwarp -tps"):
+        opened(file, like=str(like))
+
+
+def test_rational_polynomials_are_named(tmp_path: Path):
+    """A scene that only its RPC place is told from one without any place."""
+    rpcs = RPC(
+        height_off=0, height_scale=1, lat_off=37, lat_scale=1, line_off=20, line_scale=20,
+        line_num_coeff=[0.0, 0, 1] + [0.0] * 17, line_den_coeff=[1.0] + [0.0] * 19,
+        long_off=-76, long_scale=1, samp_off=25, samp_scale=25,
+        samp_num_coeff=[0.0, 1] + [0.0] * 18, samp_den_coeff=[1.0] + [0.0] * 19,
+    )  # fmt: skip
+    file = with_points(tmp_path / "a.tif", [], rpcs=rpcs)
+    assert "rational polynomials (RPC)" in opened(file).warnings[0]
+
+
+@pytest.mark.parametrize("length", [247, 251, 255])
+def test_a_name_as_long_as_a_name_may_be(tmp_path: Path, length: int):
+    """Sidecars whose names would be too long are not there."""
+    file = write_geotiff(tmp_path / "s.tif", random_scene()).rename(
+        tmp_path / f"{'L' * (length - 4)}.tif"
+    )
+    np.testing.assert_array_equal(read_all(opened(file))[0], random_scene())

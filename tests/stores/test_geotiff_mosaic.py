@@ -388,3 +388,70 @@ def test_more_files_than_may_be_open(tmp_path: Path):
         assert held() == 2
     assert held() == 0
     assert valid.all()
+
+
+def band_files(folder: Path) -> None:
+    """A folder of single bands of Sentinel-2."""
+    for band in ("B02", "B03", "B04", "B08"):
+        write_geotiff(
+            folder / f"T18SVG_20230601T155829_{band}_10m.tif", random_scene(bands=1), nodata=0
+        )
+
+
+def complex_file(path: Path) -> None:
+    """A raster of complex numbers."""
+    write_geotiff(path, np.ones((1, 4, 5), np.complex64))
+
+
+JUNK = {
+    "empty": lambda path: path.write_bytes(b""),
+    "text": lambda path: path.write_text("see the other folder"),
+    "complex": complex_file,
+}
+
+
+def test_hidden_files_are_no_bands(tmp_path: Path) -> None:
+    """What macOS and others leave beside files is passed over."""
+    band_files(tmp_path)
+    for name in ("._T18SVG_20230601T155829_B02_10m.tif", ".T18SVG_20230601T155829_B04_10m.tif"):
+        (tmp_path / name).write_bytes(b"\0\5\x16\7\0\2\0\0Mac OS X")
+    source = open_scene(SceneRequest((str(tmp_path),)))
+    assert source.scene.band_names == ("blue", "green", "red", "nir")
+    assert source.warnings == ()
+
+
+@pytest.mark.parametrize("kind", JUNK)
+@pytest.mark.parametrize("bands", [("red",), None])
+def test_a_file_of_no_band_is_left_out_with_a_note(
+    tmp_path: Path, kind: str, bands: tuple[str, ...] | None
+) -> None:
+    """It may lie beside bands that can all be read."""
+    band_files(tmp_path)
+    JUNK[kind](tmp_path / "preview.tif")
+    source = open_scene(SceneRequest((str(tmp_path),), bands=bands))
+    assert source.scene.band_names == (bands or ("blue", "green", "red", "nir"))
+    assert len(source.warnings) == 1
+    assert source.warnings[0].startswith("a file of no wanted band is left out")
+    assert "preview.tif" in source.warnings[0]
+
+
+@pytest.mark.parametrize("kind", JUNK)
+def test_a_wanted_band_is_never_left_out(tmp_path: Path, kind: str) -> None:
+    """A band that cannot be read ends the run, unless others are wanted."""
+    band_files(tmp_path)
+    broken = tmp_path / "T18SVG_20230601T155829_B04_10m.tif"
+    broken.unlink()
+    JUNK[kind](broken)
+    for bands in (("red",), ("blue", "red"), None):
+        with pytest.raises(SceneError, match="B04_10m"):
+            open_scene(SceneRequest((str(tmp_path),), bands=bands))
+    assert open_scene(SceneRequest((str(tmp_path),), bands=("blue",))).scene.band_names == ("blue",)
+
+
+@pytest.mark.parametrize("kind", JUNK)
+def test_a_neighbour_is_never_left_out(tmp_path: Path, kind: str) -> None:
+    """In a folder of tiles an unreadable file would be a hole in the map."""
+    write_geotiff(tmp_path / "west.tif", random_scene(bands=1), names=("red",))
+    JUNK[kind](tmp_path / "east.tif")
+    with pytest.raises(SceneError, match=r"east\.tif"):
+        open_scene(SceneRequest((str(tmp_path),), bands=("red",)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tilemap.errors import UsageError
+from tilemap.errors import SceneError, UsageError
 from tilemap.stores.masks import Rule
 
 
@@ -27,6 +27,7 @@ def test_named_rules_mask_what_their_makers_say() -> None:
 def test_any_numbers_and_bits() -> None:
     """Both may be joined; whole shapes are kept."""
     rule = Rule.parse("values:7,200 + bits:0,15")
+    assert not Rule.parse("values:3").masked(np.array([64, 322])).any()
     pixels = np.array([[7, 8, 200], [1, 1 << 15, 6]], dtype=np.uint16)
     assert rule.masked(pixels).tolist() == [[True, False, True], [True, True, False]]
 
@@ -36,3 +37,32 @@ def test_what_is_no_rule_is_refused(text: str) -> None:
     """Naming what there is."""
     with pytest.raises(UsageError, match=r"bits"):
         Rule.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("rule", "codes"),
+    [
+        ("fmask", [64, 66, 194, 72]),  # of HLS
+        ("fmask", [322, 352]),  # pixel_qa of Landsat collection 1
+        ("landsat-qa", [322, 324, 328, 352]),
+        ("landsat-qa", [2720, 2724]),  # BQA of Landsat collection 1
+        ("landsat-qa", [4, 9]),  # Sentinel-2's SCL
+        ("landsat-c1-qa", [21824, 22280]),
+        ("scl", [64, 96]),
+        ("hls-fmask", [322, 21824]),
+    ],
+)
+def test_codes_of_another_product_are_refused(rule: str, codes: list[int]) -> None:
+    """A rule that would mask clear land, or no cloud at all, names the numbers it does not know."""
+    with pytest.raises(SceneError, match=f"mask of the rule {rule}.*got {codes[0]}"):
+        Rule.parse(rule).masked(np.array([0, *codes], np.uint16))
+
+
+def test_rules_of_the_products_that_are_mistaken_for_others() -> None:
+    """Fmask of HLS, and Landsat collection 1: cloud, shadow and fill; clear land and water stay."""
+    hls = Rule.parse("hls-fmask").masked(np.array([64, 66, 194, 72, 68, 96, 255], np.uint8))
+    assert hls.tolist() == [False, True, True, True, True, False, True]
+    first = Rule.parse("landsat-c1-qa").masked(np.array([322, 324, 328, 352, 480, 1], np.uint16))
+    assert first.tolist() == [False, False, True, True, True, True]
+    assert Rule.parse("hls-fmask+4").masked(np.array([80], np.uint8)).all()
+    assert Rule.parse("fmask+7").masked(np.array([7, 1], np.uint8)).tolist() == [True, False]

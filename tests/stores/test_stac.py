@@ -252,3 +252,46 @@ def test_not_an_item(tmp_path: Path, content: str):
     path.write_text(content)
     with pytest.raises(SceneError, match="STAC item"):
         opened(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "href"),
+    [
+        ("a b.tif", "./a%20b.tif"),
+        ("a b.tif", "a b.tif"),
+        ("c#d.tif", "./c%23d.tif"),
+        ("c#d.tif", "./c#d.tif"),
+        ("100%.tif", "./100%25.tif"),
+        ("a%20b.tif", "./a%20b.tif"),
+        ("a.tif", "./a.tif?version=2"),
+        ("\u00e9t\u00e9.tif", "./%C3%A9t%C3%A9.tif"),
+    ],
+)
+def test_references_are_decoded(tmp_path: Path, name: str, href: str) -> None:
+    """A reference is a URL; a file of that very name comes first."""
+    file = write_geotiff(tmp_path / name, random_scene(bands=1))
+    source = opened(write_item(tmp_path / "item.json", item({"red": {"href": href}})))
+    assert source.scene.band_names == ("red",)
+    assert source.files[0] == str(file)
+
+
+def test_a_reference_to_nothing_names_the_file(tmp_path: Path) -> None:
+    """As it would be called on this disk."""
+    with pytest.raises(SceneError, match=r"no such file: .*a b\.tif"):
+        opened(write_item(tmp_path / "item.json", item({"red": {"href": "./a%20b.tif"}})))
+
+
+@pytest.mark.parametrize(
+    ("name", "media_type"),
+    [
+        ("e.gtiff", "image/tiff; application=geotiff"),
+        ("e", "image/tiff; application=geotiff; profile=cloud-optimized"),
+        ("e.img", "IMAGE/TIFF"),
+    ],
+)
+def test_media_type_says_what_a_suffix_does_not(tmp_path: Path, name: str, media_type: str) -> None:
+    """An asset that says it is a GeoTIFF is one, whatever its name."""
+    write_geotiff(tmp_path / "e.tif", random_scene(bands=1)).rename(tmp_path / name)
+    asset = {"href": f"./{name}", "type": media_type}
+    source = opened(write_item(tmp_path / "item.json", item({"red": asset})))
+    assert source.scene.band_names == ("red",)

@@ -15,6 +15,7 @@ from odc.geo.geobox import GeoBox
 from tilemap.changing.geobox import apart
 from tilemap.directory import RUN_FILE, STORES, digest_of, read_json
 from tilemap.errors import SceneError, SceneMismatchError, UsageError
+from tilemap.geometry import Window
 from tilemap.models.card import ClassInfo
 from tilemap.scene import SceneRequest
 from tilemap.stages.gather import GatherReader
@@ -22,9 +23,12 @@ from tilemap.stores.fingerprint import Inputs
 from tilemap.stores.grids import footprint
 from tilemap.stores.inputs import find_inputs
 from tilemap.stores.masks import Rule
+from tilemap.stores.mosaic import Handles
 from tilemap.stores.probabilities import FILE, ProbabilityStore
 from tilemap.stores.rasters import Raster, describe
 from tilemap.stores.sensors import MIDDLE, day_of_name
+
+_SPOT = 256  # pixels, side of the parts of a mask that are looked at before a run
 
 
 @dataclass(frozen=True)
@@ -244,7 +248,7 @@ def gather_reader(
         SceneMismatchError: if the mask has no ground in common with the series.
     """
     if mask is not None:
-        check_mask(mask, geobox)
+        check_mask(mask, geobox, rule)
     place = found.path.absolute()
     return GatherReader(
         probabilities=None if found.hard else place / FILE,
@@ -258,14 +262,19 @@ def gather_reader(
     )
 
 
-def check_mask(mask: Path, geobox: GeoBox) -> Raster:
+def check_mask(mask: Path, geobox: GeoBox, rule: Rule | None = None) -> Raster:
     """A mask holds whole numbers and lies where the series lies.
+
+    Args:
+        mask: its file.
+        geobox: grid of the series.
+        rule: held against some of its pixels, from all over it.
 
     Returns:
         The mask, as described.
 
     Raises:
-        SceneError: if it holds other numbers, or cannot be read.
+        SceneError: if it holds other numbers, or cannot be read; if they are no codes of the rule.
         SceneMismatchError: if the two have no ground in common; naming both bounding boxes.
     """
     raster = describe(str(mask))
@@ -274,4 +283,16 @@ def check_mask(mask: Path, geobox: GeoBox) -> Raster:
         raise SceneError(f"a mask must hold whole numbers, {mask} holds {dtype}")
     if footprint(raster.geobox, geobox).size == 0:
         raise SceneMismatchError(apart(str(mask), raster.geobox, "the series", geobox))
+    if rule is None:
+        return raster
+    rows, cols = (np.linspace(0, max(n - _SPOT, 0), 3, dtype=int).tolist() for n in raster.shape)
+    whole = Window(0, 0, *raster.shape)
+    with Handles() as handles:
+        for top, left in {(top, left) for top in rows for left in cols}:
+            spot = Window(top, left, top + _SPOT, left + _SPOT).intersect(whole)
+            pixels, valid = handles.of(raster).read((0,), spot)
+            try:
+                rule.masked(pixels[0][valid])
+            except SceneError as error:
+                raise SceneError(f"{mask}: {error}") from error
     return raster

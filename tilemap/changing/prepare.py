@@ -188,9 +188,8 @@ def prepare_series(settings: ChangeSettings, out: Path) -> PreparedSeries:
             if settings.transitions is not None
             else from_rate(0.01 if settings.rate == "fit" else float(settings.rate), len(names))
         )
-    if settings.mask_rule is not None:
-        Rule.parse(settings.mask_rule)
-    masks = tuple(Mask(r, Inputs.of(r.files)) for r in _masks(settings, geobox))
+    rule = None if settings.mask_rule is None else Rule.parse(settings.mask_rule)
+    masks = tuple(Mask(r, Inputs.of(r.files)) for r in _masks(settings, geobox, rule))
     mmu_px = _mmu_pixels(settings.mmu_ha, geobox, notes)
     need = _worker_bytes(grid, len(facts), len(names))
     if settings.cluster.embedded or settings.cluster.memory_limit is not None:
@@ -208,8 +207,8 @@ def prepare_series(settings: ChangeSettings, out: Path) -> PreparedSeries:
     )  # fmt: skip
 
 
-def _masks(settings: ChangeSettings, geobox: GeoBox) -> list[Raster]:
-    return [check_mask(plain_path(mask), geobox) for mask in settings.masks]
+def _masks(settings: ChangeSettings, geobox: GeoBox, rule: Rule | None) -> list[Raster]:
+    return [check_mask(plain_path(mask), geobox, rule) for mask in settings.masks]
 
 
 def _facts(settings: ChangeSettings, number: int, out: Path) -> DateFacts:

@@ -65,8 +65,8 @@ def change(
     mask_rule: Annotated[
         str | None,
         typer.Option(
-            help="Which of its values are not observed: scl, landsat-qa, fmask, values:3,8,9 or "
-            "bits:0,1,3; more with +, as in scl+11.",
+            help="Which of its values are not observed: scl, landsat-qa, landsat-c1-qa, fmask, "
+            "hls-fmask, values:3,8,9 or bits:0,1,3; more with +, as in scl+11.",
             rich_help_panel=_DATES,
         ),
     ] = None,

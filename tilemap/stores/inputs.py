@@ -40,7 +40,7 @@ class Inputs:
         name: of the scene, for reports.
         date: when it was observed, if known.
         elsewhere: assets of STAC items that are not on this disk and may not be fetched.
-        notes: what the user should know of how bands were named, one line each.
+        notes: what the user should know of them, one line each.
     """
 
     rasters: tuple[Raster, ...]
@@ -59,6 +59,7 @@ def find_inputs(request: SceneRequest) -> Inputs:
     found: list[tuple[Raster, Sequence[StacBand]]] = []
     dates: list[datetime | None] = []
     elsewhere: list[str] = []
+    notes: list[str] = []
     wanted = None if request.bands is None else {canonical(name) for name in request.bands}
     allow = AllowList.of(request.allow_hosts)
     for source in request.sources:
@@ -73,7 +74,9 @@ def find_inputs(request: SceneRequest) -> Inputs:
                     product = item.product or raster.product
                     found.append((replace(raster, product=product), asset.bands))
         elif not is_address(source) and plain_path(source).is_dir():
-            found += [(describe(file), ()) for file in _rasters_in(plain_path(source))]
+            readable, left = _readable(plain_path(source), wanted)
+            found += [(raster, ()) for raster in readable]
+            notes += left
         else:
             found.append((find_raster(source, allow), ()))
     if not found:
@@ -83,11 +86,10 @@ def find_inputs(request: SceneRequest) -> Inputs:
         once.setdefault(raster.path, (raster, bands))
     rasters = _all_named(list(once.values()))
     dates += [date_of_file(raster.path) for raster in rasters]
-    notes: list[str] = []
     if request.band_names is not None:
         rasters = _renamed(rasters, request.band_names)
     else:
-        notes = [note for raster in rasters for note in _doubts(raster)]
+        notes += [note for raster in rasters for note in _doubts(raster)]
     rasters = [_overridden(raster, request) for raster in _numbered(rasters)]
     date = next((d for d in dates if d is not None), None)
     return Inputs(tuple(rasters), Path(rasters[0].path).stem, date, tuple(elsewhere), tuple(notes))
@@ -124,12 +126,43 @@ def _rasters_in(folder: Path) -> list[str]:
     if not any(p.suffix.lower() in SUFFIXES for p in found):
         found = [*folder.glob("GRANULE/*/IMG_DATA/**/*")]  # a .SAFE folder
     files = sorted(
-        (str(p) for p in found if p.suffix.lower() in SUFFIXES and p.is_file()),
+        (str(p) for p in found if _is_raster(p)),
         key=lambda path: re.sub(r"(?<=[_.])B8A(?=[_.])", "B08A", path),  # between B08 and B09
     )
     if not files:
         raise SceneError(f"a folder must hold {', '.join(SUFFIXES)} files, {folder} has none")
     return [file for file in files if not is_quality(file)] or files
+
+
+def _is_raster(path: Path) -> bool:
+    """Return True for a raster by its name; what is hidden, such as ._x.tif of macOS, is none."""
+    hidden = path.name.startswith(".")
+    return path.suffix.lower() in SUFFIXES and not hidden and path.is_file()
+
+
+def _readable(folder: Path, wanted: set[str] | None) -> tuple[list[Raster], list[str]]:
+    """The rasters of a folder, and a note on each that is left out since it cannot be read.
+
+    Only a folder where each file is a band, by its name, can do without a file of no wanted band.
+    Elsewhere the file may be a neighbour, whose ground would be missing.
+
+    Raises:
+        SceneError: if a file cannot be read and cannot be left out.
+    """
+    rasters: list[Raster] = []
+    bad: list[tuple[str, SceneError]] = []
+    for file in _rasters_in(folder):
+        try:
+            rasters.append(describe(file))
+        except SceneError as problem:
+            bad.append((file, problem))
+    for file, reason in bad:
+        of_bands = rasters and all(name_of_file(r.path) or code_of_file(r.path) for r in rasters)
+        band = name_of_file(file)
+        unwanted = wanted is not None and band is not None and band not in wanted
+        if not of_bands or not (unwanted or (band is None and code_of_file(file) is None)):
+            raise reason
+    return rasters, [f"a file of no wanted band is left out: {problem}" for _, problem in bad]
 
 
 def _all_named(found: Sequence[tuple[Raster, Sequence[StacBand]]]) -> list[Raster]:

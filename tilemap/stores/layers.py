@@ -103,6 +103,7 @@ def arrange(inputs: Inputs, request: SceneRequest, grid: GeoBox | None = None) -
     geobox = grid or _grid([mosaic for _, parts in joined for mosaic in parts], request)
     layers = tuple(Layer(positions, _bring(parts, geobox)) for positions, parts in joined)
     _check_overlap(layers, geobox)
+    notes += [note for layer in layers for raster in layer.rasters for note in raster.notes]
     bands = tuple(
         _band(name, [rasters[n].bands[p] for n, p in found]) for name, found in chosen.items()
     )

@@ -16,6 +16,7 @@ import rasterio
 from rasterio.errors import NotGeoreferencedWarning
 
 from tilemap.errors import SceneError, TilemapError
+from tilemap.files import is_file
 from tilemap.stores.vrt import read_vrt
 
 if TYPE_CHECKING:
@@ -182,11 +183,11 @@ def _check_beside(path: str) -> None:
         name
         for stem in (str(Path(path).with_suffix("")), path)
         for name in (f"{stem}.aux", f"{stem}.AUX")
-        if Path(name).is_file() and _head(name, len(_ERDAS)) == _ERDAS
+        if is_file(name) and _head(name, len(_ERDAS)) == _ERDAS
     ]
     for name in (path, *erdas):
         for suffix in _BESIDE:
-            if Path(name + suffix).is_file():
+            if is_file(name + suffix):
                 open_dataset(name + suffix).close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,10 +19,11 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterioWindow
 
 from tilemap.errors import SceneError, StoreError
+from tilemap.files import is_file
 from tilemap.geometry import Window
 from tilemap.scene import Product
 from tilemap.stores.fingerprint import says_more
-from tilemap.stores.grids import crs_of
+from tilemap.stores.grids import apply, crs_of
 from tilemap.stores.opening import GDAL_SETTINGS, naming_file, open_dataset, plain_path
 from tilemap.stores.products import product_of
 from tilemap.stores.remote.address import Address, AllowList, is_address
@@ -37,6 +39,8 @@ _BESIDE = (
     ".msk", ".aux.xml", ".aux", ".tfw", ".tifw", ".wld", ".j2w", ".jp2w", ".tab", ".rpb",
     "_rpc.txt",
 )  # fmt: skip
+_FIT = 0.05  # pixels by which ground control points may miss the geotransform that stands for them
+_DIGITS = 9  # of a pixel's side that are kept: more is the noise of the fit
 LARGEST_BLOCK = 2**30  # bytes a single block may take in memory
 
 
@@ -88,6 +92,8 @@ class Raster:
         remote: the file where it is not on this disk.
         sensor: what its metadata say it was seen by, a key of ``SENSORS``.
         product: what it looks like by its name.
+        notes: what the user should know of it, one line each.
+        unplaced: how it is placed on Earth, in a way that is not used, and what to do; else empty.
     """
 
     path: str
@@ -101,6 +107,8 @@ class Raster:
     remote: RemoteFile | None = None
     sensor: str | None = None
     product: Product | None = None
+    notes: tuple[str, ...] = ()
+    unplaced: str = ""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -139,7 +147,7 @@ def describe(path: str) -> Raster:
     Raises:
         SceneError: if it cannot be opened, is truncated, or holds numbers tilemap cannot map.
     """
-    if not Path(path).is_file():
+    if not is_file(path):
         raise SceneError(f"not a file: {path}")
     with (
         rasterio.Env(**GDAL_SETTINGS),
@@ -198,6 +206,7 @@ def describe_remote(reader: RemoteReader) -> Raster:
 
 def _raster(dataset: Any, path: str, size: int, files: tuple[str, ...]) -> Raster:
     _check_blocks(dataset, path, size)
+    geobox, placed = _placed(dataset, path)
     planes = _planes(dataset, path)
     alpha = next((plane for plane in planes if plane.color == "alpha"), None)
     bands = tuple(plane for plane in planes if plane is not alpha)
@@ -206,7 +215,7 @@ def _raster(dataset: Any, path: str, size: int, files: tuple[str, ...]) -> Raste
     raster = Raster(
         path=path,
         driver=dataset.driver,
-        geobox=_geobox(dataset, path),
+        geobox=geobox,
         bands=bands,
         mask="none" if alpha is None else "alpha",
         alpha=alpha,
@@ -214,6 +223,8 @@ def _raster(dataset: Any, path: str, size: int, files: tuple[str, ...]) -> Raste
         files=files,
         sensor=sensor_in(_words(dataset.tags(), _OF_SENSOR)),
         product=product_of(path),
+        notes=tuple(note for note in (_pages(dataset, path), placed) if note),
+        unplaced="" if geobox.crs else placed,
     )
     if alpha is None:
         return replace(raster, mask=_mask_kind(dataset))
@@ -312,14 +323,82 @@ def _mask_kind(dataset: Any) -> Literal["none", "file", "band"]:
     return "none" if all(f & known for f in flags) else "band"
 
 
-def _geobox(dataset: Any, path: str) -> GeoBox:
-    affine: Affine = dataset.transform
+def _pages(dataset: Any, path: str) -> str:
+    """Say that a TIFF has pages that are not read; overviews and masks are none."""
+    more = len(dataset.subdatasets) - 1
+    if dataset.driver not in ("GTiff", "COG") or more < 1:
+        return ""
+    return (
+        f"{path} has {more} more page{'s' * (more > 1)}, only the first is read; bring the others "
+        f"into files of their own: gdal_translate GTIFF_DIR:2:{Path(path).name} page2.tif"
+    )
+
+
+def _placed(dataset: Any, path: str) -> tuple[GeoBox, str]:
+    """Its grid, and a note where its place is not a geotransform of its own.
+
+    Ground control points that one geotransform fits are as good as that. Others bend the grid.
+
+    Raises:
+        SceneError: if its geotransform or its CRS is not understood.
+    """
+    geobox = _geobox(dataset, path, dataset.transform, dataset.crs)
+    if geobox.crs is not None or not geobox.affine.is_identity:
+        return geobox, ""
+    points, crs = dataset.gcps
+    name = Path(path).name
+    if points and crs:
+        fitted, off = _fit(points)
+        if fitted is not None and off <= _FIT:
+            return _geobox(dataset, path, fitted, crs), (
+                f"{path} is placed by its {len(points)} ground control points, which one "
+                f"geotransform fits to {off:.2g} pixels"
+            )
+        return geobox, (
+            f"{path} has {len(points)} ground control points that no geotransform fits: they are "
+            f"not used; warp it first: gdalwarp -tps -t_srs EPSG:... {name} warped.tif"
+        )
+    if dataset.rpcs is not None:
+        return geobox, (
+            f"{path} is placed by rational polynomials (RPC), which are not used; warp it first: "
+            f"gdalwarp -rpc -to RPC_DEM=dem.tif -t_srs EPSG:... {name} warped.tif"
+        )
+    if dataset.tags(ns="GEOLOCATION"):
+        return geobox, (
+            f"{path} is placed by arrays of coordinates, which are not used; warp it first: "
+            f"gdalwarp -geoloc -t_srs EPSG:... {name} warped.tif"
+        )
+    return geobox, ""
+
+
+def _fit(points: Sequence[Any]) -> tuple[Affine | None, float]:
+    """The geotransform closest to ground control points, and by how many pixels it misses one."""
+    pixel = np.array([(p.col, p.row, 1.0) for p in points])
+    world = np.array([(p.x, p.y) for p in points])
+    if np.linalg.matrix_rank(pixel - [*pixel[:, :2].mean(axis=0), 0]) < 3:
+        return None, np.inf
+    middle = world.mean(axis=0)  # what is far from 0 loses digits
+    solved = np.linalg.lstsq(pixel, world - middle, rcond=None)[0]  # (a, d), (b, e), (c, f)
+    size = np.abs(solved[:2]).max()
+    if size == 0:
+        return None, np.inf
+    digits = _DIGITS - math.floor(math.log10(size))
+    (a, d), (b, e) = np.round(solved[:2], digits).tolist()
+    x, y = np.round(solved[2] + middle, digits).tolist()
+    fitted = Affine(a, b, x, d, e, y)
+    if fitted.determinant == 0:
+        return None, np.inf
+    col, row = apply(~fitted, *world.T)
+    return fitted, float(np.hypot(col - pixel[:, 0], row - pixel[:, 1]).max())
+
+
+def _geobox(dataset: Any, path: str, affine: Affine, declared: Any) -> GeoBox:
     if not np.isfinite(tuple(affine)).all() or affine.determinant == 0:
         raise SceneError(f"the geotransform of {path} cannot be inverted: {tuple(affine)[:6]}")
     crs = None
-    if dataset.crs:
+    if declared:
         try:
-            crs = crs_of(dataset.crs.to_wkt())
+            crs = crs_of(declared.to_wkt())
         except Exception as problem:
             raise SceneError(f"the CRS of {path} is not understood: {problem}") from problem
     return GeoBox((dataset.height, dataset.width), affine, crs)

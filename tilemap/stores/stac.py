@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlparse
 import pystac
 
 from tilemap.errors import SceneError
-from tilemap.files import decode_json
+from tilemap.files import decode_json, is_file
 from tilemap.scene import Product
 from tilemap.stores.opening import SUFFIXES
 from tilemap.stores.products import sentinel2
@@ -28,6 +28,7 @@ from tilemap.stores.sensors import (
 
 ALLOW = "--allow-host lets a host be asked"
 _LARGEST_ITEM = 16 * 2**20
+_MEDIA_TYPES = ("image/tiff", "image/vnd.stac.geotiff", "image/jp2")
 _NOT_DATA = frozenset({"thumbnail", "overview", "visual", "metadata", "saturation", "cloud"})
 
 
@@ -150,7 +151,9 @@ def _check_asset(key: str, asset: pystac.Asset) -> None:
 
 
 def _is_raster(asset: pystac.Asset) -> bool:
-    return urlparse(asset.href).path.lower().endswith(SUFFIXES)
+    kind = (asset.media_type or "").partition(";")[0].strip().lower()
+    paths = (urlparse(asset.href).path, asset.href)  # a path of this disk may have a # in it
+    return kind in _MEDIA_TYPES or any(path.lower().endswith(SUFFIXES) for path in paths)
 
 
 def _is_data(key: str, asset: pystac.Asset) -> bool:
@@ -175,7 +178,14 @@ def _place(href: str, base: Path | Address) -> str | Address | None:
         return unquote(parts.path)
     if parts.scheme or href.startswith("/vsi"):
         return None
-    return str((base / href).absolute())
+    return str(_file(href, base).absolute())
+
+
+def _file(href: str, base: Path) -> Path:
+    """The file of a relative reference: the one of that very name if it is there, else decoded."""
+    names = (href, unquote(href), unquote(urlparse(href).path))
+    found = (base / name for name in names)
+    return next((file for file in found if is_file(file)), base / names[1])
 
 
 def _bands(key: str, asset: pystac.Asset, item: pystac.Item) -> tuple[StacBand, ...]:

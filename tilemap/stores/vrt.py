@@ -15,6 +15,7 @@ from typing import NamedTuple
 from xml.etree import ElementTree
 
 from tilemap.errors import SceneError
+from tilemap.files import is_file
 
 _SUFFIXES = (".tif", ".tiff", ".jp2", ".vrt")
 _LARGEST_FILE = 64 * 2**20
@@ -226,7 +227,7 @@ def _rebuilt(path: Path, found: dict[str, None], depth: int) -> str:
 def _mask_beside(root: ElementTree.Element, path: Path, found: dict[str, None]) -> None:
     """Name the mask that GDAL would have found beside the file."""
     mask = path.with_name(f"{path.name}.msk")
-    if root.find("MaskBand") is not None or not mask.is_file():
+    if root.find("MaskBand") is not None or not is_file(mask):
         return
     found[str(mask)] = None
     band = ElementTree.SubElement(

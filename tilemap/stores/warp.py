@@ -209,9 +209,10 @@ def make_warp(source: Mosaic, target: GeoBox, name: str) -> Warp:
     here, there = source.geobox, target
     if (here.crs is None) != (there.crs is None):
         lacking = name if here.crs is None else "the grid it is brought to"
+        unplaced = next((p.raster.unplaced for p in source.pieces if p.raster.unplaced), "")
         raise SceneMismatchError(
-            f"both grids must have a CRS or none, {lacking} has none; assign one first "
-            "(gdal_edit.py -a_srs)"
+            f"both grids must have a CRS or none, {lacking} has none; "
+            + (unplaced or "assign one first (gdal_edit.py -a_srs)")
         )
     x, y = common_points(here, there)
     start, right, below = (
