@@ -115,7 +115,18 @@ def test_a_refusal_names_host_and_option():
 
 
 @pytest.mark.parametrize(
-    "entry", ["*", "*.org", "https://example.org", "example.org/path", "a b", "", "s3://", "x:y"]
+    "entry",
+    [
+        "*",
+        "*.org",
+        "https://example.org",
+        "example.org/path",
+        "10.0.0.1/8",
+        "a b",
+        "",
+        "s3://",
+        "x:y",
+    ],
 )
 def test_entries_that_say_too_much_or_nothing(entry: str):
     """Not everything, not a whole top domain, not an address."""
@@ -155,3 +166,51 @@ def test_any_text_is_read_or_refused(text: str, start: str):
         return
     assert Address.parse(address.url) == address
     assert not AllowList().allows(address)
+
+
+NOT_PUBLIC = [
+    "127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "0.0.0.0", "255.255.255.255",
+    "169.254.169.254", "fe80::1%eth0", "::1", "::", "fd00:ec2::254", "fec0::1",
+    "100.100.100.200", "168.63.129.16", "192.0.0.192", "192.0.0.9", "224.0.0.1", "ff02::1",
+    "::ffff:169.254.169.254", "::ffff:168.63.129.16", "::169.254.169.254",
+    "64:ff9b::169.254.169.254", "64:ff9b::168.63.129.16", "64:ff9b::10.0.0.1", "64:ff9b:1::1",
+    "2002:a9fe:a9fe::1", "2002:a83f:8110::", "2001:0:1::1", "2001:db8::1", "198.18.0.1",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("peer", NOT_PUBLIC)
+def test_names_lead_to_public_addresses(peer: str):
+    """Metadata services, private networks and this machine need to be listed by their address."""
+    with pytest.raises(SceneError, match="which is not a public address") as caught:
+        AllowList.of(["a.example.org", "*.example.org"]).check_peer("a.example.org", peer, 80)
+    assert "\n" not in str(caught.value)
+    plain = peer.partition("%")[0].removeprefix("::ffff:")
+    listed = f"[{plain}]" if ":" in plain else plain
+    for entry in (listed, f"{listed}:80", f"{plain}/{128 if ':' in plain else 32}"):
+        AllowList.of(["a.example.org", entry]).check_peer("a.example.org", peer, 80)
+    with pytest.raises(SceneError, match="leads to"):
+        AllowList.of([f"{listed}:81", "10.0.0.0/30"]).check_peer("a.example.org", peer, 80)
+
+
+@pytest.mark.parametrize(
+    "peer",
+    ["93.184.216.34", "2606:4700::1111", "64:ff9b::5db8:d822", "2002:5db8:d822::", "52.216.1.1"],
+)
+def test_public_addresses_need_no_entry(peer: str):
+    """A listed name may lead to any of them, also through translation to IPv4."""
+    AllowList.of(["a.example.org"]).check_peer("a.example.org", peer, 443)
+
+
+def test_localhost_is_this_machine():
+    """That name means loopback and nothing else."""
+    AllowList.of(["localhost:80"]).check_peer("localhost", "127.0.0.1", 80)
+    AllowList.of(["localhost:80"]).check_peer("localhost", "::1", 80)
+    with pytest.raises(SceneError, match="leads to"):
+        AllowList.of(["localhost:80"]).check_peer("localhost", "10.0.0.1", 80)
+
+
+def test_networks_and_patterns_allow_no_host_by_its_number():
+    """A network says where listed names may lead; a domain has no addresses below it."""
+    for entry in ("10.0.0.0/8", "*.0.0.1"):
+        with pytest.raises(SceneError, match="not among the hosts"):
+            AllowList.of([entry]).check(Address.parse("http://10.0.0.1/a.tif"))

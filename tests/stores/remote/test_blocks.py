@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+import socket
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from itertools import pairwise
@@ -18,7 +19,6 @@ from tilemap.stores.remote.address import Address, AllowList
 from tilemap.stores.remote.blocks import RemoteFile, RemoteReader, fetch_whole, merge
 from tilemap.stores.remote.cache import ByteCache
 from tilemap.stores.remote.limits import Limits
-from tilemap.stores.remote.pool import check_peer
 from tilemap.stores.remote.retry import wait_before
 
 from .conftest import QUICK
@@ -289,13 +289,26 @@ def test_nothing_is_asked_of_a_host_that_is_not_listed(served: RangeServer):
     assert len(served.log) == asked
 
 
-def test_names_that_lead_to_a_link_local_address():
-    """A listed name may not be turned into the place where clouds keep credentials."""
-    for peer in ("169.254.169.254", "fe80::1%eth0", "::ffff:169.254.169.254"):
-        with pytest.raises(SceneError, match="leads to"):
-            check_peer("metadata.example.org", peer)
-    check_peer("169.254.169.254", "169.254.169.254")
-    check_peer("example.org", "10.0.0.1")
+def test_names_that_lead_to_this_machine(served: RangeServer, monkeypatch: pytest.MonkeyPatch):
+    """A listed name that leads here is refused before anything is sent, unless here is listed."""
+    port = served.host.rpartition(":")[2]
+    name = f"rebound.example.org:{port}"
+    real = socket.getaddrinfo
+    monkeypatch.setattr(
+        socket, "getaddrinfo",
+        lambda host, *rest: real("127.0.0.1" if host == "rebound.example.org" else host, *rest),
+    )  # fmt: skip
+    address = Address.parse(f"http://{name}/a.bin")
+    with pytest.raises(SceneError, match=r"leads to 127\.0\.0\.1, which is not a public address"):
+        RemoteReader.find(address, AllowList((name,)), QUICK)
+    assert served.log == []
+    for here in ("127.0.0.1", f"127.0.0.1:{port}", "127.0.0.0/8"):
+        reader = RemoteReader.find(address, AllowList((name, here)), QUICK)
+        assert reader.read(0, 8) == DATA[:8]
+    asked = len(served.log)
+    with pytest.raises(SceneError, match="leads to"):  # no connection of another list is used
+        RemoteReader.find(address, AllowList((name, "127.0.0.1:1")), QUICK)
+    assert len(served.log) == asked
 
 
 @pytest.fixture

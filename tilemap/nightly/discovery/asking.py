@@ -112,7 +112,7 @@ class Asker:
             "Accept-Encoding": "identity",
         }
         with _passing():
-            answer = pool().http.request(
+            answer = pool().http(self.allow).request(
                 "POST", address.url, body=body, headers=headers, redirect=False, retries=False,
                 timeout=Timeout(connect=limits.connect_s, read=limits.silence_s),
                 preload_content=False, decode_content=False,

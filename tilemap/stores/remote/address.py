@@ -7,6 +7,7 @@ redirect or a configuration that somebody else wrote.
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,14 @@ _ODD = re.compile(r"[\x00-\x20\x7f-\uffff\\]")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _HOST = re.compile(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\]")
 _LONGEST = 8192
+IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+# metadata services of clouds that Python takes for public, and local translation to IPv4
+_PRIVATE = [
+    ipaddress.ip_network(text)
+    for text in ("168.63.129.16/32", "192.0.0.0/24", "64:ff9b:1::/48", "fec0::/10")
+]
+# IPv6 networks whose last 32 bits are an IPv4 address: NAT64 and the old form of mapped ones
+_CARRIERS = [ipaddress.ip_network(text) for text in ("64:ff9b::/96", "::/96")]
 
 
 def is_address(text: str) -> bool:
@@ -144,7 +153,8 @@ class AllowList:
 
     Args:
         entries: ``example.org`` (at the usual ports), ``example.org:8080``, ``*.example.org``
-            (every host below it, not itself), ``s3://bucket``.
+            (every host below it, not itself), ``s3://bucket``, ``10.0.0.0/8`` (a network that
+            listed names may lead to).
 
     Raises:
         UsageError: if an entry is none of these.
@@ -165,13 +175,16 @@ class AllowList:
     def _check_entry(entry: str) -> None:
         if entry.startswith("s3://"):
             good = _BUCKET.fullmatch(entry[5:]) is not None
+        elif "/" in entry:
+            good = _network(entry) is not None
         else:
             host, port = _split(entry)
             good = _HOST.fullmatch(host) is not None and (port is None or port.isdigit())
             good = good and (not host.startswith("*.") or "." in host[2:])
         if not good:
             raise UsageError(
-                "--allow-host takes a host, host:port, *.domain.org or s3://bucket, got "
+                "--allow-host takes a host, host:port, *.domain.org, s3://bucket or a network such "
+                "as 10.0.0.0/8, got "
                 f"{_plain(entry)!r}"
             )
 
@@ -183,12 +196,53 @@ class AllowList:
     def _matches(entry: str, address: Address) -> bool:
         if address.scheme == "s3" or entry.startswith("s3://"):
             return entry == address.site
+        if "/" in entry:
+            return False
         host, port = _split(entry)
         if address.port != (PORTS[address.scheme] if port is None else int(port)):
             return False
         if host.startswith("*."):
-            return address.host.endswith(host[1:]) and len(address.host) > len(host[1:])
+            below = address.host.endswith(host[1:]) and len(address.host) > len(host[1:])
+            return below and read_ip(address.host) is None
         return address.host == host
+
+    def check_peer(
+        self, host: str, peer: str, port: int, error: type[TilemapError] = SceneError
+    ) -> None:
+        """Refuse to talk to a machine that is not public, unless its own address is listed.
+
+        A listed name leads where its owner, or whoever answers for it, wants: to the metadata
+        service of a cloud, to a machine behind a firewall, to this one.
+
+        Args:
+            host: the listed name.
+            peer: the IP address that it led to.
+            port: the same.
+
+        Raises:
+            error: if the address is not listed.
+        """
+        found = read_ip(peer)
+        if found is not None and (is_public(found) or self._names(found, port)):
+            return
+        if found is not None and found.is_loopback and host == "localhost":
+            return
+        raise error(
+            f"{host} leads to {peer}, which is not a public address; list that address among the "
+            "allowed hosts too if it is to be trusted"
+        )
+
+    def _names(self, found: IpAddress, port: int) -> bool:
+        for entry in self.entries:
+            if "/" in entry:
+                network = _network(entry)
+                if network is not None and found in network:
+                    return True
+                continue
+            host, own_port = _split(entry)
+            if read_ip(host) == found and own_port in (None, str(port)):
+                return True
+        return False
 
     def check(self, address: Address, error: type[TilemapError] = SceneError) -> None:
         """Refuse an address that is not listed; nothing has been asked of it.
@@ -205,6 +259,37 @@ class AllowList:
 
 NOBODY = AllowList()
 """No host at all."""
+
+
+def read_ip(text: str) -> IpAddress | None:
+    """The IP address of a text, without zone; IPv4 where IPv6 only wraps it; None for a name."""
+    try:
+        found = ipaddress.ip_address(text.strip("[]").partition("%")[0])
+    except ValueError:
+        return None
+    return getattr(found, "ipv4_mapped", None) or found
+
+
+def is_public(found: IpAddress) -> bool:
+    """Return True if an address belongs to a machine of the public Internet.
+
+    An IPv6 address that carries an IPv4 address is judged by both.
+    """
+    if not found.is_global or found.is_multicast or any(found in net for net in _PRIVATE):
+        return False
+    if isinstance(found, ipaddress.IPv4Address):
+        return True
+    inner = found.sixtofour
+    if any(found in net for net in _CARRIERS):
+        inner = ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)
+    return inner is None or is_public(inner)
+
+
+def _network(entry: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
+    try:
+        return ipaddress.ip_network(entry.replace("[", "").replace("]", ""))
+    except ValueError:
+        return None
 
 
 def _split(entry: str) -> tuple[str, str | None]:

@@ -138,7 +138,7 @@ class HttpRanges:
     def _get(self, at: Address, headers: dict[str, str]) -> BaseHTTPResponse:
         timeout = Timeout(connect=self._limits.connect_s, read=self._limits.silence_s)
         try:
-            return pool().http.request(
+            return pool().http(self._allow).request(
                 "GET", at.url, headers=headers, redirect=False, retries=False, timeout=timeout,
                 preload_content=False, decode_content=False,
             )  # fmt: skip

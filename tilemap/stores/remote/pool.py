@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-from tilemap.errors import SceneError
+from tilemap.stores.remote.address import AllowList
 from tilemap.stores.remote.cache import ByteCache
 from tilemap.stores.remote.limits import CACHE, CONNECTIONS
 
@@ -26,18 +25,27 @@ class Pool:
     def __init__(self) -> None:
         self.gate = threading.BoundedSemaphore(CONNECTIONS)
         self.cache = ByteCache(CACHE)
+        self._managers: dict[AllowList, urllib3.PoolManager] = {}
 
     @cached_property
     def threads(self) -> ThreadPoolExecutor:
         """For requests that go out together."""
         return ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="tilemap-remote")
 
-    @cached_property
-    def http(self) -> urllib3.PoolManager:
-        """Connections by host; certificates are always verified."""
-        manager = urllib3.PoolManager(16, maxsize=CONNECTIONS, block=True, retries=False)
-        manager.pool_classes_by_scheme = {"http": _Plain, "https": _Secure}
-        return manager
+    def http(self, allow: AllowList) -> urllib3.PoolManager:
+        """Connections by host, each to an address that the list permits.
+
+        Certificates are always verified. Another list has other connections.
+        """
+        found = self._managers.get(allow)
+        if found is None:
+            found = urllib3.PoolManager(16, maxsize=CONNECTIONS, block=True, retries=False)
+            found.pool_classes_by_scheme = {
+                "http": partial(_Plain, allow=allow),  # type: ignore[dict-item]  # it is called
+                "https": partial(_Secure, allow=allow),  # type: ignore[dict-item]
+            }
+            found = self._managers.setdefault(allow, found)
+        return found
 
 
 _pools: dict[int, Pool] = {}
@@ -49,31 +57,32 @@ def pool() -> Pool:
     return found if found is not None else _pools.setdefault(os.getpid(), Pool())
 
 
-def check_peer(host: str, peer: str) -> None:
-    """A name must not lead to a link-local address: there clouds keep their credentials.
-
-    Raises:
-        SceneError: if it does; an address that the user has listed as such may be asked.
-    """
-    found = ipaddress.ip_address(peer.partition("%")[0])
-    mapped = getattr(found, "ipv4_mapped", None) or found
-    if mapped.is_link_local and host.strip("[]") != peer:
-        raise SceneError(f"{host} leads to {peer}, an address of this machine's own network link")
-
-
 class _PlainConnection(HTTPConnection):
+    def __init__(self, *args: Any, allow: AllowList, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._allow = allow
+
     def _new_conn(self) -> Any:
-        return _checked(self, super()._new_conn())
+        return _checked(self, super()._new_conn(), self._allow)
 
 
 class _SecureConnection(HTTPSConnection):
+    def __init__(self, *args: Any, allow: AllowList, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._allow = allow
+
     def _new_conn(self) -> Any:
-        return _checked(self, super()._new_conn())
+        return _checked(self, super()._new_conn(), self._allow)
 
 
-def _checked(connection: HTTPConnection, link: Any) -> Any:
+def _checked(connection: HTTPConnection, link: Any, allow: AllowList) -> Any:
+    """The link, if it leads where it may: nothing has been sent yet.
+
+    The name is not looked up again, so it cannot lead elsewhere afterwards.
+    """
     try:
-        check_peer(connection.host, link.getpeername()[0])
+        peer, port = link.getpeername()[:2]
+        allow.check_peer(connection.host, peer, port)
     except BaseException:
         link.close()
         raise

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import socket
 import time
 from datetime import timedelta
 from types import ModuleType
@@ -45,14 +47,22 @@ def endpoint() -> str | None:
 
 
 def check_endpoint(allow: AllowList, error: type[TilemapError] = SceneError) -> None:
-    """An endpoint of the user's must be listed too: it sees what is asked and answers it.
+    """Refuse an endpoint that is not listed: it sees what is asked and answers it.
+
+    obstore connects by itself, so the addresses that its name leads to now are held against the
+    list here.
 
     Raises:
-        error: if it is not.
+        error: if the endpoint, or an address that it leads to, may not be asked.
     """
     own = endpoint()
-    if own is not None:
-        allow.check(Address.parse(own, error), error)
+    if own is None:
+        return
+    at = Address.parse(own, error)
+    allow.check(at, error)
+    with contextlib.suppress(OSError):  # a name that leads nowhere fails when it is used
+        for *_, found in socket.getaddrinfo(at.host.strip("[]"), at.port, type=socket.SOCK_STREAM):
+            allow.check_peer(at.host, str(found[0]), at.port, error)
 
 
 def open_bucket(
