@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from tilemap.errors import ConfigError, GridError, SceneError, UsageError
 from tilemap.geometry import TileGrid, Window, fit_core, round_up
 from tilemap.measure import Cost
 from tilemap.models.card import ModelCard
-from tilemap.scene import Product, Scene
+from tilemap.scene import Product, Scene, check_lowest
 from tilemap.stages.survey import sample, spread
 from tilemap.stores.geotiff import SceneSource
 from tilemap.stores.predictions import frame_windows
@@ -137,8 +139,8 @@ def _usual(product: Product | None) -> str:
     ).replace("offset the", "the")
 
 
-HIGHEST, LOWEST, OFTEN = 5.0, -0.9, 0.1
-"""No reflectance: above the first in so much of a sample (clouds reach 2), below the second."""
+HIGHEST, OFTEN = 5.0, 0.1
+"""Numbers are no reflectance if so many of a sample are higher; clouds reach 2."""
 
 
 def _check_numbers(source: SceneSource, taker: str) -> None:
@@ -148,7 +150,7 @@ def _check_numbers(source: SceneSource, taker: str) -> None:
         SceneError: if numbers without a scale are too high, or some without nodata far too low.
     """
     scene = source.scene
-    if all(band.scaled and band.nodata is not None for band in scene.bands):
+    if all(band.declared for band in scene.bands):
         return
     rows, cols = scene.shape
     corners = [
@@ -158,19 +160,12 @@ def _check_numbers(source: SceneSource, taker: str) -> None:
     ]
     with source.open() as reader:
         stored = sample(reader, [*corners, *spread(scene.shape, _SPOT, _SPOTS)])
-    if stored.shape[1] == 0:
-        return
+    check_lowest(scene, stored, np.ones(stored.shape[1:], dtype=np.bool_))
     for band, numbers in zip(scene.bands, stored, strict=True):
-        values = numbers * band.scale + band.offset
-        if not band.scaled and (values > HIGHEST).mean() > OFTEN:
+        if not band.scaled and numbers.size and (numbers > HIGHEST).mean() > OFTEN:
             raise SceneError(
                 f"{taker} takes reflectance (0..1), but {band.name} of {scene.name} holds numbers "
                 f"up to {numbers.max():g}; {_usual(scene.product)}"
-            )
-        if values.min() < LOWEST and not (band.scaled and band.nodata is not None):
-            raise SceneError(
-                f"{taker} takes reflectance (0..1), but {band.name} of {scene.name} holds "
-                f"{numbers.min():g}; give the number that means not observed as nodata"
             )
 
 

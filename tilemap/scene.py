@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +34,15 @@ class Band:
     scale: float = 1.0
     offset: float = 0.0
     scaled: bool = False
+
+    @property
+    def declared(self) -> bool:
+        """True if somebody said what the stored numbers mean, and which of them means nothing."""
+        return self.scaled and self.nodata is not None
+
+
+LOWEST_REFLECTANCE = -0.9
+"""No reflectance lies below: noise of an atmospheric correction does not, a fill number does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,4 +176,25 @@ def check_same_grid(first: Scene, second: Scene) -> None:
             raise SceneMismatchError(
                 f"scenes differ in {what}: {first.name} has {one}, {second.name} has {two}; "
                 "bring one onto the other's grid with --like"
+            )
+
+
+def check_lowest(scene: Scene, image: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> None:
+    """Look for numbers of undeclared bands that are far too low for a reflectance.
+
+    Args:
+        image: as stored (band, ...), bands in the order of the scene.
+        valid: (...), True = observed.
+
+    Raises:
+        SceneError: if there are some: they mean "not observed", and nobody says so.
+    """
+    for band, plane in zip(scene.bands, image, strict=True):
+        if band.declared or plane.dtype.kind == "u":
+            continue
+        low = valid & (plane < (LOWEST_REFLECTANCE - band.offset) / band.scale)
+        if low.any():
+            raise SceneError(
+                f"the model takes reflectance (0..1), but {band.name} of {scene.name} holds "
+                f"{plane[low].min():g}; give the number that means not observed as nodata"
             )

@@ -18,7 +18,7 @@ from tilemap.errors import TilemapError
 
 MODEL = DEMO_MODEL  # a name from `tilemap models list`, a model folder or an .onnx file
 OUT = Path("land-cover")
-SCALE = None  # reflectance of one stored unit, such as 0.0001, where the files do not say
+SCALE = OFFSET = None  # reflectance = stored * SCALE + OFFSET, where the files do not say
 NODATA = None  # stored number that means not observed, where the files do not say
 SCHEDULER = None  # "tls://scheduler:8786"; None starts an embedded cluster
 WORKERS = None  # of the embedded cluster; None for one per core
@@ -33,6 +33,7 @@ def main() -> int:
         model=MODEL,
         out=OUT,
         scale=SCALE,
+        offset=OFFSET,
         nodata=NODATA,
         scheduler=SCHEDULER,
         workers=WORKERS,

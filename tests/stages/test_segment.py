@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from odc.geo.geobox import GeoBox
 
-from tilemap.errors import ModelError
+from tilemap.errors import ModelError, SceneError
 from tilemap.geometry import Tile, TileGrid, Window
 from tilemap.scene import Band, Scene
 from tilemap.stages.segment import (
@@ -68,6 +68,23 @@ def test_one_nan_does_not_spoil_a_tile() -> None:
     assert np.isfinite(got).all()
     assert (got[:, ~valid] == 0).all()
     np.testing.assert_array_equal(got[:, valid], clean[:, valid])
+
+
+@pytest.mark.parametrize(("dtype", "scale"), [("float32", 1.0), ("int16", 1e-4)])
+def test_fill_that_nobody_declares_is_no_reflectance(dtype: str, scale: float) -> None:
+    """One pixel of -9999 stops its tile, unless it is not observed, or the model takes anything."""
+    image = (random_scene((9, 13), bands=3).astype(np.float32) / 1e4 / scale).astype(dtype)
+    valid = np.ones((9, 13), dtype=np.bool_)
+    scene, card = _scene(3, dtype, scale=scale), toy_card()
+    standardise(image, valid, scene, card)
+    image[1, 4, 5] = -9999
+    if dtype == "float32":
+        image[0, 0, 0], valid[0, 0] = np.nan, False
+    with pytest.raises(SceneError, match="red of memory holds -9999; give the number"):
+        standardise(image, valid, scene, card)
+    standardise(image, valid, scene, card.model_copy(update={"units": "stored"}))
+    valid[4, 5] = False
+    standardise(image, valid, scene, card)
 
 
 @given(hnp.arrays(np.float32, (5, 6, 7), elements=st.floats(0, 1, width=32)))

@@ -53,7 +53,9 @@ Nodata = Annotated[
 ]
 Scale = Annotated[
     float | None,
-    typer.Option(help="Reflectance of one stored unit, such as 0.0001.", rich_help_panel=_SCENE),
+    typer.Option(
+        help="Reflectance of one stored unit, as the product states it.", rich_help_panel=_SCENE
+    ),
 ]
 Offset = Annotated[
     float | None, typer.Option(help="Reflectance of a stored 0.", rich_help_panel=_SCENE)
