@@ -337,3 +337,5 @@ def test_as_many_bands_as_a_tiff_can_have(tmp_path: Path):
     source = opened(file)
     assert len(source.scene.bands) == 65_535
     assert source.scene.band_names[-1] == "band_65535"
+    with pytest.raises(SceneError, match=r"band_24 and 65511 more; name the bands"):
+        opened(file, bands=("red",))

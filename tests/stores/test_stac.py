@@ -196,6 +196,17 @@ def test_codes_of_an_item_need_its_sensor(tmp_path: Path, said: dict[str, Any], 
     assert opened(path).scene.band_names == (name,)
 
 
+def test_the_sensor_of_an_item_holds_for_its_files(tmp_path: Path):
+    """Bands that the item does not list are named by their keys, or files, and the platform."""
+    for code in ("B04", "B08"):
+        write_geotiff(tmp_path / f"{code}.tif", random_scene((9, 9), 1))
+    assets = {"B04": {"href": "./B04.tif"}, "other": {"href": "./B08.tif"}}
+    path = write_item(tmp_path / "item.json", item(assets, platform="sentinel-2b"))
+    assert opened(path).scene.band_names == ("red", "nir")
+    path = write_item(tmp_path / "item.json", item(assets))
+    assert opened(path).scene.band_names == ("band_1", "band_2")
+
+
 def test_quality_layers_of_an_item_are_no_bands(tmp_path: Path):
     """By their key or their file, whatever role they have."""
     for stem in ("x_SR_B1", "x_SR_QA_AEROSOL", "x_SCL"):

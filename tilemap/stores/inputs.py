@@ -71,8 +71,8 @@ def find_inputs(request: SceneRequest) -> Inputs:
                 names = {band.name for band in asset.bands}
                 if wanted is None or None in names or not names or names & wanted:
                     raster = find_raster(asset.path, allow)
-                    product = item.product or raster.product
-                    found.append((replace(raster, product=product), asset.bands))
+                    product, sensor = item.product or raster.product, item.sensor or raster.sensor
+                    found.append((replace(raster, product=product, sensor=sensor), asset.bands))
         elif not is_address(source) and plain_path(source).is_dir():
             readable, left = _readable(plain_path(source), wanted)
             found += [(raster, ()) for raster in readable]
@@ -252,10 +252,10 @@ def _doubts(raster: Raster) -> list[str]:
     """What was taken for granted of a file, and could be otherwise."""
     notes = []
     for band in raster.bands:
-        if band.color == "alpha" and not (band.said or name_of_words(band.description)):
+        if band.color == "alpha" and band.name is None:
             notes.append(
                 f"band {band.index} of {raster.path} is tagged as alpha, but holds data: it is "
-                f"read as {band.name or 'a band without a name'}"
+                "read as a band without a name"
             )
     named = raster.sensor or sensor_in(Path(raster.path).stem)
     if named is None and is_list_of_tm(_codes(raster)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -150,9 +150,15 @@ def _choose(
             where = f" (not on this disk: {', '.join(inputs.elsewhere)}; {ALLOW})"
         raise SceneError(
             f"the scene lacks {', '.join(missing)}: wanted {', '.join(wanted)}, found "
-            f"{', '.join(found)}{where}; name the bands of the files in their order with --bands"
+            f"{_some(found)}{where}; name the bands of the files in their order with --bands"
         )
     return chosen
+
+
+def _some(names: Collection[str], most: int = 24) -> str:
+    """The first of many names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(list(names)[:most]) + more
 
 
 def _finest(name: str, found: Sequence[_Found], rasters: Sequence[Raster]) -> tuple[_Found, ...]:

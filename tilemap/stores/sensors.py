@@ -124,8 +124,9 @@ _SENTINEL2 = re.compile(
     + _RIGHT,
     re.IGNORECASE,
 )
-_LANDSAT = re.compile(
-    _LEFT + r"l(?:([cetmo])0?|andsat[-_ ]?0?)?([1-9])(?=$|[_\W]|\d{13})", re.IGNORECASE
+_LANDSAT = re.compile(  # L1 and L2 alone are levels of processing
+    _LEFT + r"l(?:([cetmo])0?([1-9])|andsat[-_ ]?0?([1-9])|([789]))(?=$|[_\W]|\d{13})",
+    re.IGNORECASE,
 )
 _HLS_LANDSAT = re.compile(_LEFT + r"hls[._]l30" + _RIGHT, re.IGNORECASE)
 _MODIS = re.compile(_LEFT + r"(?:(?:mod|myd|mcd)(?:09|43)\w*|modis)" + _RIGHT, re.IGNORECASE)
@@ -201,8 +202,8 @@ def sensor_in(text: str) -> str | None:
     if _MODIS.search(text):
         found.add("modis")
     instruments = {match.lower() for match in _INSTRUMENT.findall(text)}
-    for letter, number in _LANDSAT.findall(text):
-        found.add(_landsat(letter.lower(), int(number), instruments))
+    for letter, *numbers in _LANDSAT.findall(text):
+        found.add(_landsat(letter.lower(), int("".join(numbers)), instruments))
     return found.pop() if len(found) == 1 else None
 
 

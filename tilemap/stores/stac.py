@@ -67,12 +67,14 @@ class StacItem:
         elsewhere: keys of the others, and the hosts they are on, where no host is allowed that has
             them.
         product: what its metadata say it is of, if its numbers are known.
+        sensor: what its platform and instruments are, a key of ``SENSORS``, if it is known.
     """
 
     assets: tuple[StacAsset, ...]
     date: datetime | None
     elsewhere: tuple[str, ...]
     product: Product | None = None
+    sensor: str | None = None
 
 
 def read_item(source: str, allow: AllowList = NOBODY) -> StacItem:
@@ -106,7 +108,9 @@ def read_item(source: str, allow: AllowList = NOBODY) -> StacItem:
         where = f"; {', '.join(elsewhere)} are not on this disk, {ALLOW}" if elsewhere else ""
         raise SceneError(f"no asset of the STAC item {shown} is a local raster{where}")
     date = item.datetime or item.common_metadata.start_datetime
-    return StacItem(tuple(assets), date, tuple(elsewhere), _product(item))
+    return StacItem(
+        tuple(assets), date, tuple(elsewhere), _product(item), sensor_in(_platform(item))
+    )
 
 
 def _content(path: str) -> bytes:
@@ -198,7 +202,7 @@ def _bands(key: str, asset: pystac.Asset, item: pystac.Item) -> tuple[StacBand, 
     ]
     count = max((len(entries) for entries in lists), default=0)
     if count == 0:
-        named = canonical(key)
+        named = name_of_description(key, sensor_in(_platform(item)))
         if named in COMMON_NAMES:
             return (StacBand(named, *_numbers({}, fields, item)),)
         return ()
