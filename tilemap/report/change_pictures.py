@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-import warnings
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,11 +13,11 @@ import numpy.typing as npt
 import rasterio
 from pyproj import Geod
 from rasterio.enums import Resampling
-from rasterio.errors import NotGeoreferencedWarning
 from rasterio.warp import transform as to_crs
 
 from tilemap.report.quicklook import GAP, paint, png_bytes
 from tilemap.stores.grids import apply
+from tilemap.stores.opening import open_dataset
 
 ByteArray = npt.NDArray[np.uint8]
 Palette = Mapping[int, tuple[int, int, int]]
@@ -57,7 +56,7 @@ def change_picture(
     Raises:
         RasterioIOError: if a map cannot be read.
     """
-    with _opened(change) as file:
+    with open_dataset(str(change.absolute())) as file:
         shape = (int(file.height), int(file.width))
         metres = _metres_across(file)
     large, small = change_panels(*_sizes(shape))
@@ -119,7 +118,7 @@ def multiples(
     if not labels or len(captions) != len(labels):
         raise ValueError(f"each map needs a caption: got {len(labels)} and {len(captions)}")
     chosen = _spread(len(labels), MOST_PANELS)
-    with _opened(labels[0]) as file:
+    with open_dataset(str(labels[0].absolute())) as file:
         shape = (int(file.height), int(file.width))
     across = columns(len(chosen))
     longest = (_ROW_WIDTH - GAP * (across - 1)) // across
@@ -209,15 +208,9 @@ def _put(picture: ByteArray, panel: Panel, rgb: ByteArray) -> None:
 
 
 def _read(path: Path, panel: Panel) -> ByteArray:
-    with _opened(path) as file:
+    with open_dataset(str(path.absolute())) as file:
         shape = (panel.height, panel.width)
         return np.asarray(file.read(1, out_shape=shape, resampling=Resampling.nearest))
-
-
-def _opened(path: Path) -> rasterio.DatasetReader:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        return rasterio.open(path)
 
 
 def _metres_across(file: rasterio.DatasetReader) -> float | None:

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import rasterio
 from rasterio.enums import Resampling
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import MemoryFile
 
 from tilemap.geometry import Window
+from tilemap.stores.opening import open_dataset
 from tilemap.stores.sidecars import write_bytes
 
 ByteArray = npt.NDArray[np.uint8]
@@ -128,12 +128,10 @@ def _shrink(values: npt.NDArray[Any], valid: BoolArray, step: int) -> tuple[Floa
 
 def class_preview(path: Path, longest: int = 800) -> ByteArray:
     """A class map shrunk through its overviews, uint8 (y, x), of the same shape as ``preview``."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with rasterio.open(path) as file:
-            step = preview_step(file.shape, longest)
-            shape = tuple(-(-side // step) for side in file.shape)
-            pixels = file.read(1, out_shape=shape, resampling=Resampling.nearest)
+    with open_dataset(str(path.absolute())) as file:
+        step = preview_step(file.shape, longest)
+        shape = tuple(-(-side // step) for side in file.shape)
+        pixels = file.read(1, out_shape=shape, resampling=Resampling.nearest)
     return np.asarray(pixels, dtype=np.uint8)
 
 
@@ -209,10 +207,8 @@ def draw(
     Returns:
         uint8 (3, y, x), each half at most 800 pixels a side.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with rasterio.open(class_map) as file:
-            shape = (int(file.height), int(file.width))
+    with open_dataset(str(class_map.absolute())) as file:
+        shape = (int(file.height), int(file.width))
     picture, valid = preview(read, shape, display_bands(band_names))
     return quicklook(stretch(picture, valid), class_preview(class_map), palette, nodata)
 

@@ -11,7 +11,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 from xml.etree import ElementTree
 
 from tilemap.errors import SceneError
@@ -37,11 +36,12 @@ _SRS = re.compile(
 )
 
 
-class _Rule(NamedTuple):
-    """The attributes and children an element may have."""
+class _Rule:
+    """The attributes and children an element may have; ``*`` for any attribute."""
 
-    attributes: str = ""
-    children: str = ""
+    def __init__(self, attributes: str = "", children: str = "") -> None:
+        self.attributes = frozenset(attributes.split())
+        self.children = frozenset(children.split())
 
 
 # The names are those of GDAL's own schema (gdalvrt.xsd) and of what gdalwarp writes.
@@ -205,18 +205,20 @@ def _rebuilt(path: Path, found: dict[str, None], depth: int) -> str:
     if depth > _DEEPEST:
         raise SceneError(f"VRTs may be nested {_DEEPEST} deep, {path} is deeper")
     root = _understood(_parse(path), path)
-    inner: dict[Path, str] = {}
+    known: dict[tuple[str, bool], str] = {}  # each band names the same files again
     for element in root.iter():
         if element.tag not in ("SourceFilename", "SourceDataset"):
             continue
-        file = _local(element.text or "", path, element.attrib.pop("relativeToVRT", "0") == "1")
-        found[str(file)] = None
-        if len(found) > _MOST_FILES:
-            raise SceneError(f"a VRT may read {_MOST_FILES} files, {path} reads more")
-        if file.suffix.lower() == ".vrt" and file not in inner:
-            inner[file] = _rebuilt(file, found, depth + 1)
+        name = element.text or "", element.get("relativeToVRT", "0") == "1"
+        if name not in known:
+            file = _local(name[0], path, name[1])
+            found[str(file)] = None
+            if len(found) > _MOST_FILES:
+                raise SceneError(f"a VRT may read {_MOST_FILES} files, {path} reads more")
+            nested = file.suffix.lower() == ".vrt"
+            known[name] = _rebuilt(file, found, depth + 1) if nested else str(file)
         element.set("relativeToVRT", "0")
-        element.text = inner.get(file, str(file))
+        element.text = known[name]
     _mask_beside(root, path, found)
     text = ElementTree.tostring(root, encoding="unicode")
     if len(text) > _LARGEST_FILE:
@@ -267,13 +269,13 @@ def _understood(element: ElementTree.Element, path: Path) -> ElementTree.Element
     """
     rule = _RULES.get(element.tag, _LEAF)
     new = ElementTree.Element(element.tag, element.attrib)
-    for key in element.attrib:
-        if rule.attributes != "*" and key not in rule.attributes.split():
-            raise SceneError(f"a VRT may only combine rasters, {path} has {element.tag} {key}=")
+    odd = element.attrib.keys() - rule.attributes
+    if odd and "*" not in rule.attributes:
+        raise SceneError(f"a VRT may only combine rasters, {path} has {element.tag} {min(odd)}=")
     for child in element:
         if child.tag in _LEFT_OUT or _other_domain(child):
             continue
-        if child.tag not in rule.children.split():
+        if child.tag not in rule.children:
             raise SceneError(
                 f"a VRT may only combine rasters, {path} has {child.tag} in {element.tag}"
             )
