@@ -411,6 +411,7 @@ def train(
     fresh: bool = False,
     device: str | None = None,
     threads: int | None = None,
+    allow_other_versions: bool = False,
 ) -> TrainResult:
     """Train a model from scenes and labels; its folder is ``out/model`` then.
 
@@ -424,10 +425,11 @@ def train(
         fresh: forget an earlier training in that directory.
         device: auto, cpu or cuda; default the configuration's.
         threads: of the CPU; default one per core.
+        allow_other_versions: continue what another version of PyTorch began.
 
     Raises:
         TilemapError: of the kind that fits; what is wrong before the first step leaves nothing.
     """
     from tilemap.training.train import train as run
 
-    return run(Path(config), Path(out), fresh, device, threads, progress)
+    return run(Path(config), Path(out), fresh, device, threads, progress, allow_other_versions)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,13 @@ from sklearn import metrics as sk
 
 import tilemap
 from tilemap.cluster import ClusterSettings
-from tilemap.errors import OutputError, SceneError, SceneMismatchError, UsageError
+from tilemap.errors import (
+    InputChangedError,
+    OutputError,
+    SceneError,
+    SceneMismatchError,
+    UsageError,
+)
 from tilemap.evaluation import counting
 from tilemap.evaluation import evaluate as module
 from tilemap.evaluation.boundary import Tolerance, boundary_counts, boundary_scores
@@ -122,6 +129,25 @@ def test_errors_come_back_from_a_scheduler(ground: Any, figures: Any, tmp_path: 
             evaluate_map(asked(ground, core=32, reference=str(path)), there)
         assert evaluate_map(asked(ground, core=32), there).figures == figures(core=32)
         assert not counting._counters
+
+
+@pytest.mark.parametrize("name", ["reference.tif", "regions.geojson"])
+def test_a_file_that_changes_meanwhile_is_told(ground: Any, tmp_path: Path, name: str) -> None:
+    """Figures of two references are those of none: an error that names the file, no files."""
+    for path in ground.folder.iterdir():
+        shutil.copy(path, tmp_path / path.name)
+    changing, out = tmp_path / name, tmp_path / "out"
+
+    def meddle(done: int, _: int) -> None:
+        if done == 1:
+            changing.write_bytes(changing.read_bytes() + b" ")
+
+    with pytest.raises(InputChangedError, match=f"{name} must stay as it is during the run"):
+        tilemap.evaluate(
+            ground.map, reference=tmp_path / "reference.tif", out=out, progress=meddle,
+            regions=tmp_path / "regions.geojson", region_column="name",
+        )  # fmt: skip
+    assert not out.exists()
 
 
 def test_files_tell_the_figures(ground: Any, tmp_path: Path) -> None:

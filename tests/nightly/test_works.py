@@ -129,6 +129,10 @@ def test_series_is_redone_with_its_dates() -> None:
     assert digest != change_digest([one, replace(two, result="r-new")], {"rate": 0.01})
     assert digest != change_digest([one, two], {"rate": 0.02})
     assert digest != change_digest([one, two], {"rate": 0.01}, [[1, 2], []])
+    assert digest == change_digest([one, two], {"rate": 0.01}, None, ["", ""])
+    lacking = change_digest([one, two], {"rate": 0.01}, None, ["", "a"])
+    assert lacking != digest
+    assert lacking != change_digest([one, two], {"rate": 0.01}, None, ["", "b"])
     # where it lies does not matter, nor when it was published
     assert digest == change_digest([one, replace(two, folder="x", published=NOW)], {"rate": 0.01})
 

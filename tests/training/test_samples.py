@@ -1,16 +1,25 @@
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyogrio
 import pytest
 import rasterio
+import shapely
 
 from tilemap.api import DEMO_MODEL, demo_scene
-from tilemap.errors import ConfigError, SceneError, StoreError, TilemapError
+from tilemap.errors import (
+    ConfigError,
+    InputChangedError,
+    SceneError,
+    StoreError,
+    TilemapError,
+)
 from tilemap.geometry import TileGrid, Window
 from tilemap.models import registry
 from tilemap.models.card import QUANTILES
@@ -295,6 +304,48 @@ def test_samples_are_made_once(tmp_path: Path) -> None:
     third = prepare_data(config, tmp_path / "out", said.append)
     assert len(said) == 2
     assert (third.counts != first.counts).any()
+
+
+def _polygons(path: Path, values: Sequence[int]) -> None:
+    """A shapefile of fields of 60 pixels, from left to right, with the classes given."""
+    boxes = [
+        shapely.box(400_000 + 600 * n, 4_100_000 - 3000, 400_600 + 600 * n, 4_100_000)
+        for n in range(7)
+    ]
+    pyogrio.raw.write(
+        str(path), geometry=shapely.to_wkb(boxes), field_data=[np.array(values, np.int32)],
+        fields=["value"], geometry_type="Polygon", crs="EPSG:32618", driver="ESRI Shapefile",
+    )  # fmt: skip
+
+
+def test_the_attributes_of_a_shapefile_count(tmp_path: Path) -> None:
+    """They are in a file beside it; the same polygons with other classes are other labels."""
+    scene = _write(tmp_path) | {"labels": "fields.shp", "column": "value"}
+    config = _config(tmp_path, [scene])
+    _polygons(tmp_path / "fields.shp", [0, 1, 2, 0, 1, 2, 0])
+    first = prepare_data(config, tmp_path / "out")
+    shapes = (tmp_path / "fields.shp").read_bytes()
+    _polygons(tmp_path / "fields.shp", [0, 0, 1, 1, 0, 1, 2])
+    assert (tmp_path / "fields.shp").read_bytes() == shapes
+    second = prepare_data(config, tmp_path / "out")
+    assert (second.counts != first.counts).any()
+
+
+@pytest.mark.parametrize("name", ["s.tif", "s_labels.tif"])
+def test_a_file_that_changes_while_samples_are_made_is_told(tmp_path: Path, name: str) -> None:
+    """They are not kept; the same call makes them of the file as it is then."""
+    config = _config(tmp_path, [_write(tmp_path)])
+    other = _write(tmp_path / "other", random_scene(SHAPE, seed=5), _labels(seed=5))
+    want = prepare_data(_config(tmp_path / "other", [other]), tmp_path / "want")
+
+    def meddle(_: str) -> None:
+        shutil.copyfile(tmp_path / "other" / name, tmp_path / name)
+
+    with pytest.raises(InputChangedError, match=f"{name} must stay as it is during the run"):
+        prepare_data(config, tmp_path / "out", meddle)
+    for file in ("s.tif", "s_labels.tif"):
+        shutil.copyfile(tmp_path / "other" / file, tmp_path / file)
+    assert prepare_data(config, tmp_path / "out").statistics == want.statistics
 
 
 def test_a_half_written_store_is_made_anew_and_a_damaged_one_told(tmp_path: Path) -> None:

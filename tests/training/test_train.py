@@ -211,6 +211,34 @@ def test_another_configuration_is_another_training(
     assert len(read_history(out / "metrics.jsonl")) == 3
 
 
+def test_files_that_moved_are_the_same_training(folder: Path, tmp_path: Path) -> None:
+    """Under other names, with other times; the order of bands is another one."""
+    with pytest.raises(KeyboardInterrupt):
+        train(folder / "config.toml", tmp_path / "out", Stopping(4))
+    table = write_toy_scene(tmp_path)
+    (tmp_path / "scene.tif").rename(tmp_path / "a.tif")
+    (tmp_path / "labels.tif").rename(tmp_path / "b.tif")
+    table["scenes"] = [{"files": ["a.tif"], "labels": "b.tif"}]
+    assert train(write_config(tmp_path / "moved.toml", table), tmp_path / "out").card
+    table["scenes"][0]["bands"] = ["nir", "red"]
+    table["model"]["bands"] = ["red", "nir"]
+    with pytest.raises(OutputError, match=r"samples\[0\] was"):
+        train(write_config(tmp_path / "other.toml", table), tmp_path / "out")
+
+
+def test_versions_are_not_mixed(folder: Path, tmp_path: Path) -> None:
+    """What another version of PyTorch began goes on if that is allowed."""
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        train(folder / "config.toml", out, Stopping(4))
+    record = json.loads((out / "train.json").read_text())
+    record["versions"]["torch"] = "1.0"
+    (out / "train.json").write_text(json.dumps(record))
+    with pytest.raises(OutputError, match=r"was begun by torch 1\.0, now 2"):
+        train(folder / "config.toml", out)
+    assert train(folder / "config.toml", out, allow_other_versions=True).record["status"] == "ok"
+
+
 def test_only_a_directory_of_a_training_is_taken(folder: Path, tmp_path: Path) -> None:
     """Somebody else's files stay alone."""
     (tmp_path / "letters").mkdir()

@@ -27,6 +27,12 @@ def train(
     threads: Annotated[
         int | None, typer.Option(help="Threads of the CPU [default: one per core].", min=1)
     ] = None,
+    allow_other_versions: Annotated[
+        bool,
+        typer.Option(
+            "--allow-other-versions", help="Continue what another version of PyTorch began."
+        ),
+    ] = False,
 ) -> None:
     """Train a model from scenes and labels; it is in OUT/model then.
 
@@ -38,7 +44,10 @@ def train(
     from tilemap.training.measuring import table
 
     progress = ConsoleTraining()
-    result = api.train(config, out, progress=progress, fresh=fresh, device=device, threads=threads)
+    result = api.train(
+        config, out, progress=progress, fresh=fresh, device=device, threads=threads,
+        allow_other_versions=allow_other_versions,
+    )  # fmt: skip
     for line in table(result.card.metrics):
         typer.echo(line)
     for warning in result.record.get("warnings", ()):

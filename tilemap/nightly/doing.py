@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from tilemap.directory import RunDirectory, digest_of
-from tilemap.errors import OutputError, TilemapError, UnavailableError
+from tilemap.errors import InputChangedError, OutputError, TilemapError, UnavailableError
 from tilemap.nightly.config import NightlyConfig
 from tilemap.nightly.facts import CHANGE_ID
 from tilemap.nightly.places import Places
@@ -156,12 +156,33 @@ def _map(
         "allow_hosts": config.remote.allow_hosts,
     }
     prepared = api.plan(work.sources, model=config.models(area), out=out, **options)
+    _check_found(work, prepared)
     directory = RunDirectory(out, AllowList.of(config.remote.allow_hosts))
     fresh = _is_of_another_run(directory, prepared)
     client = cluster.client()
     with naming_cluster():
         result = execute(prepared, out, fresh, told, client=client)
     return out, "ok" if result.status == "ok" else "partial", result.record
+
+
+def _check_found(work: Work, prepared: Prepared) -> None:
+    """The files of a scene are those that were found when the night began.
+
+    Raises:
+        InputChangedError: if one is not; the next night takes it as it is then.
+    """
+    found: dict[str, list[tuple[Any, Any]]] = {}
+    for record in work.fingerprint:
+        if "mtime_ns" in record:
+            name = Path(str(record["name"])).name
+            found.setdefault(name, []).append((record["size"], record["mtime_ns"]))
+    for file in prepared.inputs.files:
+        state = file.state[2:4]
+        if state and state not in found.get(file.name, [state]):
+            raise InputChangedError(
+                f"{file.path} must stay as it was found, it has changed since; the next night "
+                "maps it as it is then"
+            )
 
 
 def _compare(

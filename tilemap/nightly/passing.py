@@ -14,6 +14,7 @@ from tilemap.errors import (
     EXIT_OK,
     EXIT_PARTIAL,
     BusyError,
+    InputChangedError,
     ModelError,
     OutputError,
     SceneError,
@@ -278,7 +279,7 @@ class _Pass:
         work = trial.work
         before = self.ledger.failures(work.area, work.kind, work.id, work.digest)
         in_vain = isinstance(error, SceneError) or before + 1 >= self.config.nightly.attempts
-        if isinstance(error, UnavailableError | BusyError) or not in_vain:
+        if isinstance(error, UnavailableError | BusyError | InputChangedError) or not in_vain:
             self._finish(trial, trial.done("failed", error))
             return
         self._finish(trial, trial.done("quarantined", error))

@@ -57,8 +57,10 @@ class Trial:
 
 
 def _missing(made: Made) -> str:
-    lost = made.record["quarantined"]
-    return f"{len(lost)} tiles failed, the first with: {lost[0]['error']}" if lost else "partial"
+    lost, dates = made.record["quarantined"], made.record.get("partial_dates")
+    if lost:
+        return f"{len(lost)} tiles failed, the first with: {lost[0]['error']}"
+    return f"tiles are missing of {', '.join(dates)}" if dates else "partial"
 
 
 def ends_pass(error: TilemapError) -> bool:

@@ -69,6 +69,7 @@ def train(
     device: str | None = None,
     threads: int | None = None,
     listener: Listener | None = None,
+    allow_other_versions: bool = False,
 ) -> TrainResult:
     """Train a model, or go on where an earlier call on the same directory was stopped.
 
@@ -79,6 +80,7 @@ def train(
         device: instead of the configuration's.
         threads: of the CPU; default all cores this process may use.
         listener: told what happens; silent by default.
+        allow_other_versions: continue what another version of PyTorch began.
 
     Raises:
         TilemapError: of the kind that fits. What is wrong before the first step leaves nothing.
@@ -105,6 +107,8 @@ def train(
         if (done := _finished(out, identity)) is not None:
             listener.note(f"done     {out} holds this training, finished; --fresh does it again")
             return done
+        if not allow_other_versions:
+            _check_versions(out)
         record = _begin(out, identity, wanted, data, place)
         return _run(network, data, wanted, place, record, listener)
 
@@ -217,6 +221,23 @@ def _check_same(out: Path, identity: Mapping[str, Any]) -> None:
         raise OutputError(
             f"{out} belongs to another training: {'; '.join(lines[:4])}{more}\n"
             "give another --out, or --fresh to start this one anew"
+        )
+
+
+def _check_versions(out: Path) -> None:
+    """An unfinished training goes on under the version of PyTorch that began it.
+
+    Raises:
+        OutputError: if there is another one now.
+    """
+    before = read_json(out / RECORD)
+    if not isinstance(before, dict) or before.get("status") == "ok":
+        return
+    begun = before.get("versions", {}).get("torch", torch.__version__)
+    if begun != torch.__version__:
+        raise OutputError(
+            f"{out} was begun by torch {begun}, now {torch.__version__}; the weights would be of "
+            "both.\nGo on with the earlier one, start it afresh, or allow other versions"
         )
 
 
