@@ -40,7 +40,7 @@ def make_scene(path: Path, side: int, number: int = 0) -> Path:
 
     with rasterio.open(api.demo_scene()[number]) as file:
         image, profile, names = file.read(), file.profile, file.descriptions
-        scales = file.scales
+        scales, tags = file.scales, file.tags()
     rows, cols = image.shape[1:]
     up = np.abs((np.arange(side) + rows - 1) % (2 * rows - 2) - (rows - 1))
     across = np.abs((np.arange(side) + cols - 1) % (2 * cols - 2) - (cols - 1))
@@ -50,6 +50,7 @@ def make_scene(path: Path, side: int, number: int = 0) -> Path:
             strip = image[:, up[top : top + 512]][:, :, across]
             window = rasterio.windows.Window(0, top, side, strip.shape[1])
             out.write(strip, window=window)
+        out.update_tags(**tags)
         out.descriptions, out.scales = names, scales
     return path
 

@@ -40,6 +40,7 @@ def real_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
             scenes.append(folder / path.name)
             with rasterio.open(scenes[-1], "w", **profile) as corner:
                 corner.write(file.read(window=part))
+                corner.update_tags(**file.tags())
                 corner.descriptions = file.descriptions
                 corner.scales, corner.offsets = file.scales, file.offsets
     out = folder / "run"

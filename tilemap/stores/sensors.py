@@ -145,9 +145,9 @@ _BAND_IN_NAME = re.compile(r"(?:^|[_.])(" + _ANY_CODE + r")(?:_\d{2}m)?$", re.IG
 _WORD_IN_NAME = re.compile(r"(?:^|[_.\-])([a-z]+\d{0,2})$", re.IGNORECASE)
 # what lies beside the bands of a product: masks, quality, angles, atmosphere; and its pictures
 _QUALITY = re.compile(
-    r"(?:^|[_.])(?:qa|bqa|qc|scl|fmask|msk|radsat|pixel_qa|qa_pixel|aot|wvp|(?:sr_)?aerosol"
-    r"|(?:sr_)?cloud(?:_qa)?|(?:sr_)?atmos_opacity|st_(?:atran|cdist|drad|emis|emsd|trad|urad)"
-    r"|[sv][az]a|cldprb|snwprb|tci|pvi)(?:_[a-z]+)?(?:_\d{2}m)?$",
+    r"(?:^|[_.])(?:b?qa(?:_(?:pixel|radsat|aerosol|class\d))?|(?:pixel|radsat|cloud|aerosol)_qa|qc"
+    r"|scl|fmask|(?:cloud_?)?mask|msk|radsat|aot|wvp|aerosol|atmos_opacity|cldprb|snwprb|[sv][az]a"
+    r"|st_(?:atran|cdist|drad|emis|emsd|trad|urad)|tci|pvi)(?:_\d{2}m)?$",
     re.IGNORECASE,
 )
 _YEAR = re.compile(r"(?<!\d)(18|19|20|21)\d\d(?!\d)")
