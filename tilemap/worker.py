@@ -370,8 +370,8 @@ def opened(client: Client, plugin: NamedPlugin) -> Iterator[None]:
         client: of the cluster.
         plugin: ``RunPlugin`` or one like it.
     """
-    client.register_plugin(plugin)
     try:
+        client.register_plugin(plugin)  # a worker may refuse, and the others have it then
         yield
     except UnavailableError:
         raise  # there is nobody to tell

@@ -312,3 +312,18 @@ def test_a_change_map(tmp_path: Path) -> None:
         ).fetchall()
     assert len(found) == 4
     assert ("built-up to forest",) in found
+
+
+def test_a_map_is_known_by_what_a_vrt_reads(tmp_path: Path) -> None:
+    """A map whose source is exchanged is another one, though the VRT stays."""
+    path = tmp_path / "map.vrt"
+    path.write_text(
+        '<VRTDataset rasterXSize="6" rasterYSize="4"><VRTRasterBand dataType="Byte" band="1">'
+        '<SimpleSource><SourceFilename relativeToVRT="1">a.tif</SourceFilename>'
+        "<SourceBand>1</SourceBand></SimpleSource></VRTRasterBand></VRTDataset>"
+    )
+    digests = []
+    for value in (1, 2, 1):
+        write_geotiff(tmp_path / "a.tif", np.full((1, 4, 6), value, np.uint8))
+        digests.append(open_map(path).digest())
+    assert digests[0] == digests[2] != digests[1]

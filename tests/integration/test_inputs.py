@@ -335,6 +335,8 @@ def test_a_worker_that_sees_another_file_does_not_begin(toy: Toy) -> None:
     with pytest.raises(InputChangedError, match=r"scene\.tif must stay .* it has changed"):
         execute(prepared, toy.folder / "out", client=toy.client)
     assert not (toy.folder / "out").exists()
+    left = toy.client.run_on_scheduler(lambda dask_scheduler: [*dask_scheduler.worker_plugins])
+    assert not [name for name in left if "tilemap" in name]  # else workers that join would leave
     assert _classes(toy.segment(scene, "out").landcover) == [3]
 
 

@@ -80,7 +80,7 @@ def evaluate_map(
     if out is not None:
         check_out(out)
     work = prepare(settings)
-    inputs = digests(work.files())
+    inputs = digests(work.files(), work.inputs)
     start = time.perf_counter()
     counted = count_map(work, cluster, progress)
     seconds = time.perf_counter() - start
@@ -154,12 +154,12 @@ def _on_cluster(client: Client, work: Work, cluster: ClusterSettings) -> Iterato
     """The tiles' counts as they come; a few tasks in flight per thread, however large the map."""
     name = f"evaluate-{uuid4().hex[:12]}"
     plugin = EvaluationPlugin(name, _absolute(work), work.inputs)
-    client.register_plugin(plugin)
     flight: Flight[Tile] = make_flight(client, cluster)
     waiting = deque(work.grid.tiles())
     tries: dict[Tile, int] = defaultdict(int)
     failures: dict[Tile, int] = defaultdict(int)
     try:
+        client.register_plugin(plugin)
         while waiting or len(flight):
             while waiting and flight.room(segments=False) > 0:
                 tile = waiting.popleft()

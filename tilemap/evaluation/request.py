@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 from odc.geo.geobox import GeoBox
 from pyproj import CRS, Geod, Transformer
 
+from tilemap.directory import digest_of
 from tilemap.errors import SceneError, SceneMismatchError, UsageError
 from tilemap.evaluation.boundary import Tolerance
 from tilemap.evaluation.classes import (
@@ -42,8 +42,6 @@ from tilemap.stores.rasters import Raster, describe
 from tilemap.stores.vectors import is_vector
 
 CORE = 2048
-_WHOLE = 256 << 20  # bytes up to which a file's digest is of all of it
-_ENDS = 1 << 20  # bytes of either end that the digest of a larger one is of
 _TRUE = 0.01  # share by which a pixel's nominal side may differ from the true one
 
 
@@ -317,23 +315,25 @@ def _true_sides(geobox: GeoBox, crs: CRS, geod: Geod) -> tuple[float, float]:
     return float(metres[0]), float(metres[1])
 
 
-def digests(files: dict[str, str]) -> dict[str, dict[str, Any]]:
-    """What the input files are: name, size, SHA-256 (of a large one, of its two ends)."""
-    found = {}
-    for what, name in files.items():
-        path = Path(name)
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            if size <= _WHOLE:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            else:
-                ends = hashlib.sha256(file.read(_ENDS))
-                file.seek(size - _ENDS)
-                ends.update(file.read(_ENDS))
-                digest = ends.hexdigest()
-        part = "all" if size <= _WHOLE else "first and last MiB"
-        found[what] = {"name": path.name, "bytes": size, "sha256": digest, "of": part}
-    return found
+def digests(files: dict[str, str], inputs: Inputs | None = None) -> dict[str, dict[str, Any]]:
+    """Say what the input files are: name, size and SHA-256.
+
+    Args:
+        files: absolute paths by what they are.
+        inputs: their fingerprints; taken where they are not given.
+    """
+    parts = {what: files_of(path) for what, path in files.items()}
+    inputs = inputs or Inputs.of(file for several in parts.values() for file in several)
+    return {what: _digest(Path(files[what]), inputs.records(parts[what])) for what in files}
+
+
+def _digest(path: Path, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One file, with those that belong to it."""
+    digest, samples = str(records[0]["sha256"]), records[0].get("samples")
+    if len(records) > 1:
+        digest = digest_of({"files": list(records)})
+    part = f"{samples} samples" if samples else "all"
+    return {"name": path.name, "bytes": path.stat().st_size, "sha256": digest, "of": part}
 
 
 def settings_record(settings: EvaluateSettings) -> dict[str, Any]:
