@@ -311,7 +311,7 @@ def test_a_small_memory_limit_makes_small_patches(scene: Path) -> None:
     small = _prepare(scene, cluster=ClusterSettings(workers=1, memory_limit=limit))
     assert small.plan.grid.patch <= 96
     assert small.plan.worker_bytes <= limit
-    with pytest.raises(ConfigError, match="--memory-limit"):
+    with pytest.raises(ConfigError, match="`memory_limit`"):
         _prepare(scene, cluster=ClusterSettings(workers=1, memory_limit=100 * MB))
 
 

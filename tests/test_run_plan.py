@@ -159,7 +159,7 @@ def _smallest_told(
     try:
         check_memory(grid, card, cost, limit, settings)
     except ConfigError as error:
-        (text,) = re.findall(r"--memory-limit (\w+)$", str(error))
+        (text,) = re.findall(r"`memory_limit` (\w+)$", str(error))
         return parse_bytes(text)
     return None
 

@@ -53,7 +53,7 @@ def test_shape_names_scaling():
 def test_check_same_grid_names_the_difference(other: GeoBox, what: str):
     """The first thing that differs is named, and what to do about it."""
     check_same_grid(scene(GRID), scene(GRID))
-    with pytest.raises(SceneMismatchError, match=f"differ in {what}.*--like"):
+    with pytest.raises(SceneMismatchError, match=f"differ in {what}.*`like`"):
         check_same_grid(scene(GRID), scene(other))
 
 

@@ -190,7 +190,7 @@ class RunDirectory:
             if entries and not (entries == [STORES] and self._only_remains()):
                 raise OutputError(
                     f"{self.path} must be empty or hold a run of tilemap, it holds "
-                    f"{', '.join(entries[:3])}; give another --out"
+                    f"{', '.join(entries[:3])}; give another `out`"
                 )
             return
         lines = differences(previous, identity)
@@ -198,7 +198,7 @@ class RunDirectory:
             more = f" (and {len(lines) - 4} more)" if len(lines) > 4 else ""
             raise OutputError(
                 f"{self.path} belongs to another run: {'; '.join(lines[:4])}{more}\n"
-                "give another --out, or --fresh to start this one anew"
+                "give another `out`, or `fresh` to start this one anew"
             )
 
     def _only_remains(self) -> bool:
@@ -226,7 +226,7 @@ class RunDirectory:
         except BlockingIOError as error:
             os.close(handle)
             raise BusyError(
-                f"{self.path} is held by another run of tilemap; wait for it or give another --out"
+                f"{self.path} is held by another run of tilemap; wait for it or give another `out`"
             ) from error
         try:
             yield made is not None

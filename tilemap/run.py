@@ -178,7 +178,7 @@ def _check_space(prepared: Prepared, out: Path) -> None:
     if needed > free:
         raise OutputError(
             f"the run may need up to {needed / 1e9:.2f} GB in {place}, which has "
-            f"{free / 1e9:.2f} GB free; --discard-stores needs less"
+            f"{free / 1e9:.2f} GB free; less if the stores are not kept"
         )
 
 
@@ -278,7 +278,7 @@ def _execute(
     if route.gpu and backend.device == "cpu" and not said:
         progress.note(
             "some workers declare a GPU and the run goes on the CPU of this plan; for the GPUs say "
-            '--device cuda, or device = "cuda" in [cluster]'
+            '`device` cuda, or device = "cuda" in [cluster]'
         )
     if spec.ship:
         seed(client, spec.files)

@@ -273,7 +273,7 @@ def check_memory(
     raise ConfigError(
         f"a worker needs {need} for one tile of {smallest_side} x {smallest_side} pixels, the "
         f"memory limit is {_mib(limit_bytes, down=True)}; the smallest limit that works is "
-        f"--memory-limit {need.replace(' ', '')}"
+        f"`memory_limit` {need.replace(' ', '')}"
     )
 
 

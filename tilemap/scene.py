@@ -107,7 +107,7 @@ class SceneRequest:
         if not self.sources:
             raise SceneError("a scene must have at least one source: a file, a folder, an item")
         if self.like is not None and self.resolution is not None:
-            raise SceneError("the grid comes from --like or from --resolution, not from both")
+            raise SceneError("the grid comes from `like` or from `resolution`, not from both")
         if self.resolution is not None and not 0 < self.resolution < math.inf:
             raise SceneError(f"resolution must be above 0 units of the CRS, got {self.resolution}")
         if self.scale is not None and (self.scale == 0 or not math.isfinite(self.scale)):
@@ -175,7 +175,7 @@ def check_same_grid(first: Scene, second: Scene) -> None:
         if one != two:
             raise SceneMismatchError(
                 f"scenes differ in {what}: {first.name} has {one}, {second.name} has {two}; "
-                "bring one onto the other's grid with --like"
+                "bring one onto the other's grid with `like`"
             )
 
 

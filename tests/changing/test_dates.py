@@ -55,7 +55,7 @@ def test_a_day_is_found(
 def test_no_day_no_date(tmp_path: Path, make_run: MakeRun) -> None:
     """Asks for --dates; a day that is none is refused."""
     run = make_run(tmp_path / "town", soften(LABELS, 4), None)
-    with pytest.raises(SceneError, match="--dates"):
+    with pytest.raises(SceneError, match="`dates`"):
         open_date(run)
     with pytest.raises(UsageError, match="must look like"):
         parse_day("1 July")
@@ -122,7 +122,7 @@ def test_classes_and_models_must_agree() -> None:
     check_comparable([("a", kinds, "1"), ("b", kinds, "1")], False)
     with pytest.raises(SceneMismatchError, match=r"1 water, 2 land; b has 1 water, 2 town"):
         check_comparable([("a", kinds, "1"), ("b", other, "1")], True)
-    with pytest.raises(SceneMismatchError, match="--allow-model-mismatch"):
+    with pytest.raises(SceneMismatchError, match="`allow_model_mismatch`"):
         check_comparable([("a", kinds, "1"), ("b", kinds, "2")], False)
     check_comparable([("a", kinds, "1"), ("b", kinds, "2")], True)
 

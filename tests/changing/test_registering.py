@@ -40,7 +40,7 @@ def test_each_date_has_its_verdict() -> None:
 def test_too_far_is_refused_unless_accepted() -> None:
     """The date is named; accepted it stays as it is, and is flagged."""
     far = [(2, 1.1, 0.4, 0.9)] * 5
-    with pytest.raises(SceneMismatchError, match=r"2020-07-01.*--accept-misregistration"):
+    with pytest.raises(SceneMismatchError, match=r"2020-07-01.*`accept_misregistration`"):
         register(_receipts(*far), DAYS, False)
     found = register(_receipts(*far), DAYS, True)
     assert found.verdicts[2] == "accepted"

@@ -253,7 +253,7 @@ def test_full_disk(site: Path, small_disk: Path) -> None:
         free = shutil.disk_usage(small_disk).free
         file.write(bytes(free - 48 * 1024))
     code, _, err = run(site)
-    assert code == 73, err
+    assert code == 74, err
     assert "No space left on device" in err
     left = [path for path in small_disk.rglob("*") if path.is_file() and path != ballast]
     assert [path for path in left if "collection" not in path.name and path.name[0] != "c"] == []

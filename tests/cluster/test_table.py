@@ -127,7 +127,7 @@ def test_the_environment_says_where_if_nobody_else_does(
 
 def test_one_place_at_a_time(tmp_path: Path) -> None:
     """A table and an address, or a table and a number of workers, contradict each other."""
-    with pytest.raises(ConfigError, match="cannot be given with --scheduler"):
+    with pytest.raises(ConfigError, match="cannot be given with `scheduler`"):
         choose_cluster({}, scheduler="127.0.0.1:1")
-    with pytest.raises(ConfigError, match="cannot be given with --workers"):
+    with pytest.raises(ConfigError, match="cannot be given with `workers`"):
         choose_cluster({}, workers=2)

@@ -180,7 +180,7 @@ def test_values_that_are_no_class_are_named(ground: Any) -> None:
     bad = ground.reference.copy()
     bad[40, 40], bad[41, 40] = 7, 77
     write_geotiff(ground.folder / "bad.tif", bad[None], nodata=255)
-    with pytest.raises(SceneError, match=r"\(water, trees, rock\), got 7, 77; .*--ignore"):
+    with pytest.raises(SceneError, match=r"\(water, trees, rock\), got 7, 77; .*`ignore`"):
         read(ground, "bad.tif")
     assert read(ground, "bad.tif", ignore=("7", "77"))[40, 40] == IGNORE
     with pytest.raises(SceneError, match="got 9;"):

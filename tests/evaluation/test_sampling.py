@@ -177,8 +177,8 @@ def test_a_class_of_few_pixels_is_taken_whole(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({}, "either --per-stratum or"),
-        ({"per_stratum": 5, "standard_error": 0.1}, "either --per-stratum or"),
+        ({}, "either `per_stratum` or"),
+        ({"per_stratum": 5, "standard_error": 0.1}, "either `per_stratum` or"),
         ({"per_stratum": 1}, "two units of each stratum"),
         ({"standard_error": 0.1, "least": 1}, "two units of each stratum"),
         ({"standard_error": 0.5}, "between 0 and 0.5"),

@@ -208,7 +208,7 @@ def test_only_the_areas_asked_for(nights: Nights) -> None:
     assert nights.worked == ["one/x_20200101", "two/y_20210101"]
     assert nights.items("one")
     assert nights.items("two")
-    with pytest.raises(UsageError, match="--area must be one of one, two, got 'three'"):
+    with pytest.raises(UsageError, match="`area` must be one of one, two, got 'three'"):
         nights.night(config, areas=("three",))
 
 

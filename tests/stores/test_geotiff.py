@@ -242,7 +242,7 @@ def test_missing_band_names_both_lists(tmp_path: Path):
     """What is wanted, what there is, and how to say what is what."""
     file = write_geotiff(tmp_path / "s2.tif", random_scene(), names=("B02", "B03", "B04"))
     with pytest.raises(
-        SceneError, match=r"lacks swir16: wanted red, swir16, found blue, green, red; .*--bands"
+        SceneError, match=r"lacks swir16: wanted red, swir16, found blue, green, red; .*`bands`"
     ):
         opened(file, bands=("red", "swir16"))
 
@@ -330,8 +330,8 @@ def test_missing_file(tmp_path: Path):
     [
         ("/vsicurl/http://x/a.tif", "must be a local file"),
         ("/vsizip/a.zip/a.tif", "must be a local file"),
-        ("http://x/a.tif", "--allow-host x"),
-        ("s3://xyz/a.tif", "--allow-host s3://xyz"),
+        ("http://x/a.tif", "list x in `allow_hosts`"),
+        ("s3://xyz/a.tif", "list s3://xyz in `allow_hosts`"),
         ("file:///a.tif", "must begin with"),
     ],
 )

@@ -71,7 +71,7 @@ def test_the_earlier_scene_comes_onto_the_grid_of_the_later(
 
 def test_what_cannot_be_a_pair(request_: SceneRequest, tmp_path: Path) -> None:
     """A model of one date; a band that is not there; scenes that do not meet."""
-    with pytest.raises(SceneError, match="leave out --before"):
+    with pytest.raises(SceneError, match="leave out `before`"):
         open_scene(replace(request_, bands=("red", "nir")))
     with pytest.raises(SceneError, match="lacks swir16"):
         open_scene(replace(request_, bands=("before_red", "after_swir16")))

@@ -254,7 +254,7 @@ def test_a_damaged_checkpoint_is_told(folder: Path, tmp_path: Path) -> None:
         train(folder / "config.toml", tmp_path / "out", Stopping(4))
     path = tmp_path / "out" / "checkpoint.safetensors"
     path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(StoreError, match="begin anew with --fresh"):
+    with pytest.raises(StoreError, match="begin anew with `fresh`"):
         train(folder / "config.toml", tmp_path / "out")
     train(folder / "config.toml", tmp_path / "out", fresh=True)
 

@@ -88,7 +88,7 @@ def open_date(path: str | Path, day: str | None = None) -> DateInput:
     hard = not store.exists()
     if hard:
         notes.append(
-            f"{path} has labels only, which count as certain; better: --probabilities --fresh"
+            f"{path} has labels only, which count as certain; better: `probabilities` and `fresh`"
         )
         raster = describe(str(place / "landcover.tif"))
         geobox, inputs = raster.geobox, Inputs.of(raster.files)
@@ -160,7 +160,7 @@ def _day(place: Path, record: dict[str, Any], said: str | None, notes: list[str]
         return day
     raise SceneError(
         f"the day of {place} must be known, neither the run nor the names {', '.join(names)} tell; "
-        "give the days of all inputs with --dates"
+        "give the days of all inputs with `dates`"
     )
 
 
@@ -179,7 +179,7 @@ def day_of(text: str, said: str | None, request: SceneRequest) -> tuple[datetime
     if found is None:
         raise SceneError(
             f"the day of {text} must be known, its name does not tell; give the days of all "
-            "inputs with --dates"
+            "inputs with `dates`"
         )
     day, note = found
     return day, None if note is None else f"{text}: {note}"
@@ -223,7 +223,7 @@ def check_comparable(
         if digest != model and not allow_mismatch:
             raise SceneMismatchError(
                 f"all dates must be mapped by one model: {first} is of {model[:12]}, {name} of "
-                f"{digest[:12]}; map them anew with one, or give --allow-model-mismatch"
+                f"{digest[:12]}; map them anew with one, or give `allow_model_mismatch`"
             )
 
 

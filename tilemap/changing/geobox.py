@@ -69,7 +69,7 @@ def choose_geobox(
                 raise SceneMismatchError(
                     f"all dates must have some ground in common, {name} ({_bounds(geobox)}) has "
                     f"none with what the dates before it share, from {first_name} "
-                    f"({_bounds(first)}) on; leave one out, or map --extent union"
+                    f"({_bounds(first)}) on; leave one out, or map `extent` union"
                 )
     return GeoBox(window.shape, moved(first.affine, window.top, window.left), first.crs)
 

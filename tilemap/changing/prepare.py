@@ -197,7 +197,7 @@ def prepare_series(settings: ChangeSettings, out: Path) -> PreparedSeries:
         if need > limit:
             raise ConfigError(
                 f"a worker needs {need >> 20} MiB for one tile of {grid.core} pixels and "
-                f"{len(facts)} dates, the memory limit is {limit >> 20} MiB; give a smaller --core"
+                f"{len(facts)} dates, the memory limit is {limit >> 20} MiB; give a smaller `core`"
             )
     identity = _identity(settings, facts, masks, geobox, transitions)
     disk = _disk_bytes(grid, len(facts), len(names))
@@ -218,7 +218,7 @@ def _facts(settings: ChangeSettings, number: int, out: Path) -> DateFacts:
         return facts_of(open_date(text, said), text)
     if not settings.model:
         raise UsageError(
-            f"{text} is no directory of `tilemap segment`; to map it first, give --model"
+            f"{text} is no directory of `tilemap segment`; to map it first, give `model`"
         )
     request = SceneRequest(sources=tuple(text.split(",")), **settings.segment.get("request", {}))
     chosen: SegmentSettings = settings.segment.get("settings", SegmentSettings())
@@ -245,7 +245,7 @@ def _check_order(facts: Sequence[DateFacts]) -> None:
         if one.day == two.day:
             raise UsageError(
                 f"dates must differ, {one.input} and {two.input} are both of {one.iso}; "
-                "name their days with --dates"
+                "name their days with `dates`"
             )
         if one.day > two.day:
             raise UsageError(

@@ -89,9 +89,9 @@ class ChangeSettings:
                     f"{name} must be as many as inputs, {len(self.inputs)}, got {len(given)}"
                 )
         if bool(self.masks) != (self.mask_rule is not None):
-            raise UsageError("--mask and --mask-rule must be given together")
+            raise UsageError("masks and their `mask_rule` must be given together")
         if self.like is not None and self.resolution is not None:
-            raise UsageError("the grid comes from --like or from --resolution, not from both")
+            raise UsageError("the grid comes from `like` or from `resolution`, not from both")
         if self.rate != "fit" and not 0 < self.rate < 1:
             raise UsageError(f"rate must lie between 0 and 1 a year, got {self.rate:g}")
         _within("tau", self.tau, 0, 1)

@@ -9,6 +9,7 @@ import traceback
 import typer
 
 from tilemap.cli import area, change, evaluate, ledger, models, nightly, segment, train
+from tilemap.cli.flags import with_flags
 from tilemap.errors import EXIT_BUG, INTERRUPTED
 from tilemap.files import outside_error
 
@@ -71,7 +72,7 @@ def main(arguments: list[str] | None = None) -> None:
             traceback.print_exc()
         known = outside_error(error)
         if known is not None:
-            print(f"error: {known}", file=sys.stderr)
+            print(f"error: {with_flags(str(known))}", file=sys.stderr)
             sys.exit(known.exit_code)
         name = type(error).__name__
         print(f"error: a bug in tilemap: {name}: {error}", file=sys.stderr)

@@ -16,6 +16,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from tilemap.cli.flags import with_flags
+
 LINE_EVERY_S = 10.0
 
 
@@ -36,7 +38,7 @@ class ConsoleBar:
 
     def note(self, text: str) -> None:
         """A line for the person who waits."""
-        self.console.print(text, markup=False)
+        self.console.print(with_flags(text), markup=False)
 
     def begin_bar(self, total: int, done: int, **fields: Any) -> None:
         """Start the clock, and on a terminal show the bar."""

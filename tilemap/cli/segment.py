@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from tilemap.cli.flags import with_flags
+
 if TYPE_CHECKING:
     from tilemap.api import Options
     from tilemap.prepare import Prepared
@@ -228,7 +230,7 @@ def plan(
 
     prepared = api.plan(scenes, model=model, **options)
     for line in describe(prepared):
-        typer.echo(line)
+        typer.echo(with_flags(line))
 
 
 def segment(
@@ -348,7 +350,7 @@ def summary(result: RunResult) -> list[str]:
     if record["quarantined"]:
         lines.append(f"partial: {len(record['quarantined'])} tiles could not be mapped")
         lines += [
-            f"  tile ({q['tile'][0]}, {q['tile'][1]}): {q['error'].splitlines()[0]}"
+            f"  tile ({q['tile'][0]}, {q['tile'][1]}): {with_flags(q['error'].splitlines()[0])}"
             for q in record["quarantined"]
         ]
     lines.append(

@@ -40,10 +40,10 @@ class ClusterSettings:
 
     def __post_init__(self) -> None:
         if self.workers is not None and self.workers < 1:
-            raise ConfigError(f"--workers must be at least 1, got {self.workers}")
+            raise ConfigError(f"`workers` must be at least 1, got {self.workers}")
         if self.workers is not None and self.scheduler is not None:
             raise ConfigError(
-                "--workers sizes the embedded cluster; it cannot be given with --scheduler"
+                "`workers` sizes the embedded cluster; it cannot be given with `scheduler`"
             )
 
     @property

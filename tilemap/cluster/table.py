@@ -293,8 +293,8 @@ def choose_cluster(
         ConfigError: if what is given cannot hold.
     """
     if cluster is not None and (scheduler is not None or workers is not None):
-        given = "--scheduler" if scheduler is not None else "--workers"
-        raise ConfigError(f"--cluster says where to run; it cannot be given with {given}")
+        given = "`scheduler`" if scheduler is not None else "`workers`"
+        raise ConfigError(f"`cluster` says where to run; it cannot be given with {given}")
     if scheduler is not None or workers is not None:
         return ClusterSettings(scheduler, workers, memory_limit)
     if cluster is None:

@@ -169,7 +169,7 @@ def verdict(shift: Shift, accept: bool) -> Verdict:
         f"dates must lie within {MOVED_PX} pixels of the first one, this one lies "
         f"{shift.size:.2f} pixels off ({shift.row:+.2f} rows, {shift.col:+.2f} columns, median of "
         f"{shift.blocks} blocks); register it again, or compare it as it is with "
-        "--accept-misregistration"
+        "`accept_misregistration`"
     )
 
 

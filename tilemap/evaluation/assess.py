@@ -209,7 +209,7 @@ def _check_labelled(keep: npt.NDArray[np.bool_], sample: str, ignore: bool) -> N
     if not keep.all() and not ignore:
         raise SceneError(
             f"{np.count_nonzero(~keep)} of {keep.size} units of {sample} have no {ANSWER}; label "
-            "them, or leave them out with --ignore-unlabelled"
+            "them, or leave them out with `ignore_unlabelled`"
         )
 
 

@@ -135,7 +135,7 @@ def map_classes(path: str, nodata: float | None, table: Table | None) -> tuple[M
     if not names:
         raise SceneError(
             f"a map must say what its classes are, {Path(path).name} has no class names; list its "
-            "values in a table and give it as --classes"
+            "values in a table and give it as `classes`"
         )
     if len(names) > _MOST:
         raise SceneError(f"a map must have at most {_MOST} classes, {path} has {len(names)}")
@@ -236,7 +236,7 @@ class Matching:
         shown = ", ".join(found[:12]) + (" ..." if len(found) > 12 else "")
         return SceneError(
             f"reference values must be classes of the map ({', '.join(self.classes)}), got "
-            f"{shown}; say what they are with --classes, or leave them out with --ignore"
+            f"{shown}; say what they are with `classes`, or leave them out with `ignore`"
         )
 
 
@@ -267,12 +267,12 @@ def match(
         index = values.get(key, own.get(key.casefold()))
         if index is None:
             raise UsageError(
-                f"--classes must name classes of the map ({', '.join(c.name for c in classes)}), "
+                f"`classes` must name classes of the map ({', '.join(c.name for c in classes)}), "
                 f"got {key!r}"
             )
         for value in references:
             if names.setdefault(written(value), index) != index:
-                raise UsageError(f"--classes gives the reference value {value} to two classes")
+                raise UsageError(f"`classes` gives the reference value {value} to two classes")
     if table is None:
         names = {written(name): index for name, index in own.items()}
         names |= {} if stored else values

@@ -141,7 +141,7 @@ def count_map(work: Work, cluster: ClusterSettings, progress: Progress | None = 
     if total.matrix.sum() == 0:
         raise SceneMismatchError(
             "map and reference must share a pixel that both observe, they share none; compare "
-            "their extents, nodata and --ignore"
+            "their extents, nodata and `ignore`"
         )
     return Counted(total, peak)
 
@@ -183,7 +183,7 @@ def _check(error: BaseException, failures: int) -> None:
     """Raise what another try cannot mend."""
     if isinstance(error, KilledWorker):
         raise StoreError(
-            "the worker died each time it counted a tile; give it more memory, or a smaller --core"
+            "the worker died each time it counted a tile; give it more memory, or a smaller `core`"
         ) from error
     if isinstance(error, SceneError | DiskFullError | InputChangedError) or failures > RETRIES:
         raise error

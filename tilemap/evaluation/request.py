@@ -90,17 +90,19 @@ class EvaluateSettings:
         if self.tolerance is not None and self.tolerance_m is not None:
             raise UsageError("the tolerance is given in pixels or in metres, not in both")
         if (self.regions is None) != (self.region_column is None):
-            raise UsageError("--regions and --region-column must be given together")
+            raise UsageError("`regions` and `region_column` must be given together")
         if self.core < 1:
             raise UsageError(f"core must be at least 1 pixel, got {self.core}")
         told = [text for text in (self.column, self.polygon_class) if text is not None]
         if is_vector(self.reference) and len(told) != 1:
             raise UsageError(
-                "a vector reference needs --column, the attribute with the class, or --class, the "
-                "class of all its features"
+                "a vector reference needs `column`, the attribute with the class, or "
+                "`polygon_class`, the class of all its features"
             )
         if not is_vector(self.reference) and (told or self.background is not None):
-            raise UsageError("--column, --class and --background are for a vector reference only")
+            raise UsageError(
+                "`column`, `polygon_class` and `background` are for a vector reference only"
+            )
         for distance in (self.tolerance, self.tolerance_m):
             if distance is not None and not 0 < distance < math.inf:
                 raise UsageError(f"the tolerance must be above 0, got {distance:g}")
@@ -284,7 +286,7 @@ def pixel_sides_m(geobox: GeoBox) -> tuple[float, float, str]:
         UsageError: if there is no CRS.
     """
     if geobox.crs is None:
-        raise UsageError("without a CRS the tolerance must be in pixels, give --tolerance")
+        raise UsageError("without a CRS the tolerance must be in pixels, give `tolerance`")
     crs = CRS(geobox.crs.to_wkt())
     affine = geobox.affine
     sides = math.hypot(affine.b, affine.e), math.hypot(affine.a, affine.d)
@@ -311,7 +313,7 @@ def _true_sides(geobox: GeoBox, crs: CRS, geod: Geod) -> tuple[float, float]:
     lon, lat = (np.asarray(v) for v in to_degrees.transform(x, y))
     _, _, metres = geod.inv(lon[::2], lat[::2], lon[1::2], lat[1::2])
     if not np.isfinite(metres).all() or not (np.asarray(metres) > 0).all():
-        raise UsageError("the centre of the map has no place on Earth, give --tolerance in pixels")
+        raise UsageError("the centre of the map has no place on Earth, give `tolerance` in pixels")
     return float(metres[0]), float(metres[1])
 
 

@@ -161,7 +161,7 @@ def check_out(out: Path) -> None:
         if place.is_dir():
             return
         if place.exists() or place.is_symlink():
-            raise OutputError(f"--out must be a directory, {place} is not; choose another one")
+            raise OutputError(f"`out` must be a directory, {place} is not; choose another one")
 
 
 def write_files(out: Path, record: dict[str, Any], picture: bytes) -> None:

@@ -53,7 +53,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         if (self.per_stratum is None) == (self.standard_error is None):
-            raise UsageError("give either --per-stratum or --standard-error")
+            raise UsageError("give either `per_stratum` or `standard_error`")
         least = self.least if self.per_stratum is None else self.per_stratum
         if least < 2:
             raise UsageError(
@@ -62,15 +62,15 @@ class Plan:
             )
         if self.standard_error is not None and not 0 < self.standard_error < 0.5:
             raise UsageError(
-                f"--standard-error must lie between 0 and 0.5, got {self.standard_error:g}"
+                f"`standard_error` must lie between 0 and 0.5, got {self.standard_error:g}"
             )
         for accuracy in (self.expected, *(number for _, number in self.expected_of)):
             if not 0 < accuracy < 1:
                 raise UsageError(
-                    f"--expected-accuracy must be above 0 and below 1, got {accuracy:g}"
+                    f"`expected_accuracy` must be above 0 and below 1, got {accuracy:g}"
                 )
         if self.seed < 0:
-            raise UsageError(f"--seed must be 0 or more, got {self.seed}")
+            raise UsageError(f"`seed` must be 0 or more, got {self.seed}")
 
     def accuracies(self, strata: Sequence[Stratum]) -> list[float]:
         """User's accuracy that is expected of each stratum.
@@ -84,7 +84,7 @@ class Plan:
             if not meant:
                 known = ", ".join(s.name for s in strata)
                 raise UsageError(
-                    f"--expected-accuracy must name a class of the map ({known}), got {key!r}"
+                    f"`expected_accuracy` must name a class of the map ({known}), got {key!r}"
                 )
             for index in meant:
                 accuracies[index] = accuracy

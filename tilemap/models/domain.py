@@ -97,7 +97,7 @@ class DomainReport:
         known = f"{least:.3g} m" if least == most else f"{least:.3g} to {most:.3g} m"
         return (
             f"pixels are {self.gsd_m:.3g} m, {self.model} was trained on {known}; expect errors, "
-            "or bring the scene to that with --resolution"
+            "or bring the scene to that with `resolution`"
         )
 
     def record(self) -> dict[str, Any]:

@@ -266,7 +266,7 @@ def import_model(
     root = data_home(home) / "models"
     target = root / card.name
     if target.exists() or (SHIPPED / card.name).exists():
-        raise ModelError(f"there is a model {card.name} already; give it another name with --name")
+        raise ModelError(f"there is a model {card.name} already; give it another name with `name`")
     try:
         root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".import-", dir=root) as part:

@@ -55,7 +55,7 @@ class PassRequest:
         """
         known = {area.name: area for area in self.config.areas}
         if odd := [name for name in self.areas if name not in known]:
-            raise UsageError(f"--area must be one of {', '.join(known)}, got {odd[0]!r}")
+            raise UsageError(f"`area` must be one of {', '.join(known)}, got {odd[0]!r}")
         return tuple(area for name, area in known.items() if not self.areas or name in self.areas)
 
 

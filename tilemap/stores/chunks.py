@@ -89,7 +89,7 @@ def _open_remote(place: Any) -> zarr.Group:
     with told(place, "open the store", StoreError):
         group = zarr.open_group(_bucket_store(place), mode="r+", zarr_format=3)
         if group.attrs.get(COMPLETE) is not True:
-            raise StoreError(f"the store {place} was never completed; start it anew with --fresh")
+            raise StoreError(f"the store {place} was never completed; start it anew with `fresh`")
     return group
 
 
@@ -144,7 +144,7 @@ def array_of(group: zarr.Group, name: str) -> zarr.Array[Any]:
         array = group.get(name)
     if not isinstance(array, zarr.Array):
         raise StoreError(
-            f"the store {group.store_path} has no array {name!r}; start it anew with --fresh"
+            f"the store {group.store_path} has no array {name!r}; start it anew with `fresh`"
         )
     return array
 

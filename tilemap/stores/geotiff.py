@@ -171,7 +171,7 @@ def _pair(request: SceneRequest) -> Arranged:
             if odd := [name for name in wanted if not name.startswith(PREFIXES)]:
                 raise SceneError(
                     f"the model must take two dates, with bands before_... and after_..., it takes "
-                    f"{', '.join(odd)}; leave out --before"
+                    f"{', '.join(odd)}; leave out `before`"
                 )
             names = tuple(n.removeprefix(prefix) for n in wanted if n.startswith(prefix))
         parts[prefix] = replace(request, bands=names, before=())

@@ -337,7 +337,7 @@ def _renamed(rasters: Sequence[Raster], names: Sequence[str]) -> list[Raster]:
         parts = [names] * len(rasters)
     else:
         raise SceneError(
-            f"--bands must name all {sum(counts)} bands of the files, file by file, got "
+            f"`bands` must name all {sum(counts)} bands of the files, file by file, got "
             f"{len(names)}: {', '.join(names)}"
         )
     return [

@@ -150,7 +150,7 @@ def _choose(
             where = f" (not on this disk: {', '.join(inputs.elsewhere)}; {ALLOW})"
         raise SceneError(
             f"the scene lacks {', '.join(missing)}: wanted {', '.join(wanted)}, found "
-            f"{_some(found)}{where}; name the bands of the files in their order with --bands"
+            f"{_some(found)}{where}; name the bands of the files in their order with `bands`"
         )
     return chosen
 
@@ -186,7 +186,7 @@ def _finest(name: str, found: Sequence[_Found], rasters: Sequence[Raster]) -> tu
         raise SceneMismatchError(
             f"files differ in the scale of {name}: {rasters[kept[two][0]].path} has "
             f"{bands[two].scale:g} and {bands[two].offset:g}, {rasters[kept[one][0]].path} has "
-            f"{bands[one].scale:g} and {bands[one].offset:g}; give --scale and --offset for all"
+            f"{bands[one].scale:g} and {bands[one].offset:g}; give `scale` and `offset` for all"
         )
     return tuple(kept)
 
@@ -201,7 +201,7 @@ def _repeats(coarse: GeoBox, fine: GeoBox) -> bool:
 def _join(
     wanted: Sequence[tuple[Raster, tuple[int, ...]]], request: SceneRequest, notes: list[str]
 ) -> list[Mosaic]:
-    """One mosaic where the files' pixels coincide; one for each file where --like unites them."""
+    """One mosaic where the files' pixels coincide; one for each file where ``like`` unites them."""
     extents: dict[object, Raster] = {}
     for raster, _ in wanted:
         other = extents.setdefault((raster.shape, tuple(raster.geobox.affine)[:6]), raster)
@@ -217,7 +217,7 @@ def _join(
         first = wanted[0][0]
         other = next(r for r, _ in wanted if pixel_offset(r.geobox, first.geobox) is None)
         raise SceneMismatchError(
-            f"{_difference(first, other)}; give the grid to bring them to with --like"
+            f"{_difference(first, other)}; give the grid to bring them to with `like`"
         )
     singles = (join([one]) for one in wanted)
     return [single for single in singles if single is not None]
@@ -239,7 +239,7 @@ def _difference(one: Raster, two: Raster) -> str:
 
 
 def _grid(mosaics: Sequence[Mosaic], request: SceneRequest) -> GeoBox:
-    """The grid of --like, else that of the finest files, at --resolution if that is given."""
+    """The grid of ``like``, else that of the finest files, at ``resolution`` if that is given."""
     if request.like is not None:
         return find_raster(request.like, AllowList.of(request.allow_hosts)).geobox
     finest = min(mosaics, key=lambda mosaic: round(pixel_size(mosaic.geobox), 6)).geobox

@@ -73,7 +73,7 @@ def check_free(path: Path) -> None:
     if path.suffix.lower() != ".gpkg":
         raise OutputError(f"a sample is written as a GeoPackage, *.gpkg, got {path}")
     if path.exists() or path.is_symlink():
-        raise OutputError(f"{path} exists, and may hold labels; give another --out")
+        raise OutputError(f"{path} exists, and may hold labels; give another `out`")
     if not path.parent.is_dir():
         raise OutputError(f"{path.parent} must be a folder, there is none")
 

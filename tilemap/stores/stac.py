@@ -26,7 +26,7 @@ from tilemap.stores.sensors import (
     sensor_in,
 )
 
-ALLOW = "--allow-host lets a host be asked"
+ALLOW = "`allow_hosts` lets a host be asked"
 _LARGEST_ITEM = 16 * 2**20
 _MEDIA_TYPES = ("image/tiff", "image/vnd.stac.geotiff", "image/jp2")
 _NOT_DATA = frozenset({"thumbnail", "overview", "visual", "metadata", "saturation", "cloud"})

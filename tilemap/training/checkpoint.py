@@ -199,7 +199,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         identity, made_with = str(header["identity"]), dict(header["made_with"])
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise StoreError(
-            f"{path}: the checkpoint cannot be used: {error}; begin anew with --fresh"
+            f"{path}: the checkpoint cannot be used: {error}; begin anew with `fresh`"
         ) from None
     parts: dict[str, Tensors] = {"model": {}, "average": {}, "best": {}, "optimiser": {}}
     for full, value in tensors.items():

@@ -220,7 +220,7 @@ class _Training:
             found = disk.read_checkpoint(self.file)
             if found.identity != self.place.identity:
                 raise OutputError(
-                    f"{self.file} belongs to another training; give another --out, or --fresh"
+                    f"{self.file} belongs to another training; give another `out`, or `fresh`"
                 )
             self.network.load_state_dict(found.model)
             if self.average is not None and found.average is not None:

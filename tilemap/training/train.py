@@ -105,7 +105,7 @@ def train(
         for line in describe(wanted, data, network, place):
             listener.note(line)
         if (done := _finished(out, identity)) is not None:
-            listener.note(f"done     {out} holds this training, finished; --fresh does it again")
+            listener.note(f"done     {out} holds this training, finished; `fresh` does it again")
             return done
         if not allow_other_versions:
             _check_versions(out)
@@ -154,7 +154,7 @@ def _check_free(out: Path) -> None:
     if other := sorted(path.name for path in out.iterdir() if path.name not in names):
         raise OutputError(
             f"{out} must be empty or hold a training of tilemap, it holds {', '.join(other[:3])}; "
-            "give another --out"
+            "give another `out`"
         )
 
 
@@ -220,7 +220,7 @@ def _check_same(out: Path, identity: Mapping[str, Any]) -> None:
         more = f" (and {len(lines) - 4} more)" if len(lines) > 4 else ""
         raise OutputError(
             f"{out} belongs to another training: {'; '.join(lines[:4])}{more}\n"
-            "give another --out, or --fresh to start this one anew"
+            "give another `out`, or `fresh` to start this one anew"
         )
 
 

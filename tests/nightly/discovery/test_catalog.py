@@ -259,7 +259,7 @@ def test_a_catalog_that_does_not_end(
 def test_hosts_must_be_hosts(site: Site) -> None:
     """A mistake in the configuration is told in its own words."""
     site.discover(stac={"catalog": "c.json"}, remote={"allow_hosts": ["http://x/y"]})
-    assert site.told.startswith("remote.allow_hosts takes a host")
+    assert site.told.startswith("`allow_hosts` takes a host")
 
 
 def test_an_asker_has_limits_of_its_own() -> None:

@@ -109,7 +109,7 @@ def test_what_an_entry_allows(entry: str, yes: list[str], no: list[str]):
 
 def test_a_refusal_names_host_and_option():
     """A person learns what to give, and nothing secret is repeated."""
-    with pytest.raises(SceneError, match=r"--allow-host example\.org:81 ") as caught:
+    with pytest.raises(SceneError, match=r"list example\.org:81 in `allow_hosts` ") as caught:
         AllowList().check(Address.parse("http://example.org:81/a.tif?sig=hunter2"))
     assert "hunter2" not in str(caught.value)
 
@@ -130,7 +130,7 @@ def test_a_refusal_names_host_and_option():
 )
 def test_entries_that_say_too_much_or_nothing(entry: str):
     """Not everything, not a whole top domain, not an address."""
-    with pytest.raises(UsageError, match="--allow-host takes"):
+    with pytest.raises(UsageError, match="`allow_hosts` takes"):
         AllowList.of([entry])
 
 

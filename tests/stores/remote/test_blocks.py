@@ -258,7 +258,7 @@ def test_redirects_to_hosts_that_are_not_listed(served: RangeServer):
     with RangeServer() as other:
         other.files["a.bin"] = DATA
         served.always["a.bin"] = Fault(307, {"Location": other.url("a.bin?sig=hunter2")})
-        with pytest.raises(SceneError, match=f"redirects to {other.host}.*--allow-host") as caught:
+        with pytest.raises(SceneError, match=f"redirects to {other.host}.*allow_hosts") as caught:
             found(served)
         assert "hunter2" not in str(caught.value)
         assert other.log == []
@@ -280,11 +280,11 @@ def test_redirects_to_anything_else(served: RangeServer, target: str):
 
 def test_nothing_is_asked_of_a_host_that_is_not_listed(served: RangeServer):
     """Not even a connection."""
-    with pytest.raises(SceneError, match=f"--allow-host {served.host}"):
+    with pytest.raises(SceneError, match=f"list {served.host} in `allow_hosts`"):
         RemoteReader.find(Address.parse(served.url("a.bin")), AllowList(), QUICK)
     file = RemoteFile(Address.parse(served.url("a.bin")), AllowList(), found(served).file.state)
     asked = len(served.log)
-    with pytest.raises(SceneError, match="--allow-host"):
+    with pytest.raises(SceneError, match="allow_hosts"):
         RemoteReader(file, QUICK)
     assert len(served.log) == asked
 

@@ -218,7 +218,7 @@ def test_stores_lie_where_the_run_began(cloud: Cloud, crop: Path, local: Path, t
         api.segment(crop, out=out, **away, **OPTIONS)
     assert "hunter2" not in str(caught.value)
     assert not out.exists() or [p.name for p in out.rglob("*")] == ["stores", "place.json"]
-    with pytest.raises(UsageError, match="--allow-host"):
+    with pytest.raises(UsageError, match="allow_hosts"):
         api.segment(crop, out=out, stores=cloud.url("runs"), **OPTIONS)
 
 
@@ -230,7 +230,7 @@ def test_a_directory_removes_its_own_folder_alone(cloud: Cloud, tmp_path: Path):
     wanted = RemotePlace.parse(cloud.url("runs"), allow)
     (claim(directory.stores, wanted, "d" * 64) / "map.zarr" / "x").write(b"1")
     (wanted / "mine").write(b"1")
-    with pytest.raises(OutputError, match="--allow-host"):
+    with pytest.raises(OutputError, match="allow_hosts"):
         RunDirectory(tmp_path).remove_stores()
     assert len(cloud.listing()) == 2
     directory.clear()

@@ -128,7 +128,7 @@ def test_places_that_are_none(url: str):
 def test_places_that_are_not_listed(cloud: Cloud, folder: Path):
     """Nothing is sent to a bucket, or through an endpoint, that was not named."""
     for allow in ((), cloud.allow[:1], cloud.allow[1:]):
-        with pytest.raises(OutputError, match="--allow-host"):
+        with pytest.raises(OutputError, match="allow_hosts"):
             put_folder(folder, cloud.url("a"), None, allow)
     assert cloud.listing() == []
 

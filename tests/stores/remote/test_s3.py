@@ -73,9 +73,9 @@ def test_what_is_refused(cloud: Cloud, monkeypatch: pytest.MonkeyPatch):
     """Bucket and endpoint must both be listed; an unencrypted endpoint must be meant."""
     cloud.put("a.tif", b"x")
     address = Address.parse(cloud.url("a.tif"))
-    with pytest.raises(SceneError, match=f"--allow-host s3://{cloud.bucket}"):
+    with pytest.raises(SceneError, match=f"list s3://{cloud.bucket} in `allow_hosts`"):
         RemoteReader.find(address, AllowList.of([cloud.host]), QUICK)
-    with pytest.raises(SceneError, match=f"--allow-host {cloud.host}"):
+    with pytest.raises(SceneError, match=f"list {cloud.host} in `allow_hosts`"):
         RemoteReader.find(address, AllowList.of([f"s3://{cloud.bucket}"]), QUICK)
     monkeypatch.delenv("AWS_ALLOW_HTTP")
     with pytest.raises(SceneError, match="set AWS_ALLOW_HTTP=true"):

@@ -199,7 +199,7 @@ def test_what_is_refused(served: RangeServer, source: str, text: str):
 def test_grids_and_earlier_scenes_are_refused_too(served: RangeServer, cog: Path):
     """--like and --before are read under the same rule."""
     for options in ({"like": served.url("a/scene.tif")}, {"before": (served.url("a/scene.tif"),)}):
-        with pytest.raises(SceneError, match="--allow-host"):
+        with pytest.raises(SceneError, match="allow_hosts"):
             opened(served, str(cog), allow_hosts=(), **options)
         opened(served, str(cog), **options)
 
@@ -327,7 +327,7 @@ def test_an_item_here_with_assets_there(server: RangeServer, one_band: Path, tmp
     server.files["nir.tif"] = one_band.read_bytes()
     path = tmp_path / "item.json"
     path.write_bytes(item(nir=server.url("nir.tif")))
-    with pytest.raises(SceneError, match=f"nir on {server.host} .*--allow-host"):
+    with pytest.raises(SceneError, match=f"nir on {server.host} .*allow_hosts"):
         opened(server, str(path), allow_hosts=())
     assert server.log == []
     assert opened(server, str(path)).scene.band_names == ("nir",)

@@ -255,7 +255,7 @@ def test_a_run_stays_where_it_began(
     """Another place for the stores of a run that is continued is an error."""
     claim(tmp_path, place, "d" * 64)
     check_claim(tmp_path, place, place.allow)
-    with pytest.raises(OutputError, match=r"lie in s3://.*runs/one, not in .*--fresh"):
+    with pytest.raises(OutputError, match=r"lie in s3://.*runs/one, not in .*`fresh`"):
         check_claim(tmp_path, change(place), place.allow)
     (tmp_path / "place.json").write_text("{")
     with pytest.raises(OutputError, match="cannot read"):

@@ -172,9 +172,5 @@ def _after(answer: BaseHTTPResponse) -> float | None:
 
 
 def told(problem: TilemapError) -> str:
-    """An error in the words of a configuration, not of a command line."""
-    return re.sub(
-        r"give --allow-host (\S+)( too)? if it is to be trusted",
-        r"list \1 in remote.allow_hosts if it is to be trusted",
-        str(problem),
-    ).removesuffix("; the same command continues")
+    """An error of one source, of which the next pass asks again."""
+    return str(problem).removesuffix("; the same command continues")

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from tilemap.errors import SceneError, TilemapError, UnavailableError, UsageError
+from tilemap.errors import SceneError, TilemapError, UnavailableError
 from tilemap.nightly.discovery import asking
 from tilemap.nightly.discovery.asking import Asker, told
 from tilemap.nightly.discovery.candidates import item_candidate
@@ -77,8 +77,6 @@ def telling(notes: Notes, source: str) -> Iterator[None]:
     """Whatever goes wrong with one source is a problem of it, and others go on."""
     try:
         yield
-    except UsageError as problem:
-        notes.add(source, str(problem).replace("--allow-host takes", "remote.allow_hosts takes"))
     except TilemapError as problem:
         notes.add(source, told(problem))
     except Exception as problem:  # a server may answer anything

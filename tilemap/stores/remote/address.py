@@ -183,8 +183,8 @@ class AllowList:
             good = good and (not host.startswith("*.") or "." in host[2:])
         if not good:
             raise UsageError(
-                "--allow-host takes a host, host:port, *.domain.org, s3://bucket or a network such "
-                "as 10.0.0.0/8, got "
+                "`allow_hosts` takes a host, host:port, *.domain.org, s3://bucket or a network "
+                "such as 10.0.0.0/8, got "
                 f"{_plain(entry)!r}"
             )
 
@@ -253,7 +253,7 @@ class AllowList:
         if not self.allows(address):
             raise error(
                 f"{address.site} is not among the hosts that may be asked, so {address.shown} is "
-                f"not read; give --allow-host {address.site} if it is to be trusted"
+                f"not read; list {address.site} in `allow_hosts` if it is to be trusted"
             )
 
 

@@ -69,7 +69,7 @@ def check_claim(stores: Path, wanted: RemotePlace | None, allow: AllowList) -> N
         lies, asked = lies or str(stores), asked or str(stores)
         raise OutputError(
             f"the stores of this run lie in {lies}, not in {asked}; leave that to the run, or "
-            "start it anew with --fresh"
+            "start it anew with `fresh`"
         )
 
 

@@ -131,7 +131,7 @@ class HttpRanges:
         if not self._allow.allows(target):
             raise SceneError(
                 f"{self._shown} redirects to {target.site}, which is not among the hosts that may "
-                f"be asked; give --allow-host {target.site} too if it is to be trusted"
+                f"be asked; list {target.site} in `allow_hosts` too if it is to be trusted"
             )
         return target
 
