@@ -26,6 +26,7 @@ from tilemap.directory import (
     write_json,
 )
 from tilemap.errors import BusyError, OutputError
+from tilemap.files import read_sealed, write_sealed
 
 ONE = {"format": 1, "grid": {"core": 512, "halo": 32}, "inputs": [{"name": "a.tif", "size": 4}]}
 TWO = {"format": 1, "grid": {"core": 960, "halo": 32}, "inputs": [{"name": "b.tif", "size": 4}]}
@@ -95,6 +96,26 @@ def test_json_is_written_whole(tmp_path: Path) -> None:
         (tmp_path / "a.json").write_bytes(content)
         assert read_json(tmp_path / "a.json") is None
     assert read_json(tmp_path / "none.json") is None
+
+
+@pytest.mark.parametrize("cut", [0, 1, 40])
+def test_a_sealed_file_that_was_cut_or_changed_reads_as_none(tmp_path: Path, cut: int) -> None:
+    """No flipped bit is read as something else; a file without a checksum is taken as it is."""
+    path = tmp_path / "a.json"
+    value = {"day": "2020-06-01", "share": 0.25, "none": float("inf"), "tile": (1, 2)}
+    write_sealed(path, value)
+    assert read_sealed(path) == {**value, "tile": [1, 2]}
+    whole = path.read_bytes()
+    for where in range(len(whole)):
+        path.write_bytes(whole[:where] + bytes([whole[where] ^ 1 << cut % 8]) + whole[where + 1 :])
+        found = read_sealed(path)
+        if found is not None and "checksum" in whole[:where].decode():
+            continue
+        assert found is None or {k: found.get(k) for k in value} == {**value, "tile": [1, 2]}
+    path.write_bytes(whole[:cut])
+    assert read_sealed(path) is None
+    write_json(path, value)
+    assert read_sealed(path) == {**value, "tile": [1, 2]}
 
 
 # --- whose it is -------------------------------------------------------------------------------
@@ -195,6 +216,34 @@ def test_a_run_is_cleared_of_its_probabilities(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     directory.clear()
     assert _listing(tmp_path) == ["mine.txt"]
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"a": 1, "checksum": "0"}'])
+def test_a_damaged_record_is_no_dead_end(tmp_path: Path, content: str) -> None:
+    """Products whose record is damaged are made again by any command that is given the place."""
+    for name in ("landcover.tif", "landcover.qml", "confidence.tif", "report.html"):
+        (tmp_path / name).write_text("ours")
+    (tmp_path / RUN_FILE).write_text(content)
+    directory = RunDirectory(tmp_path)
+    assert directory.previous() is None
+    directory.check(ONE, fresh=False)
+    directory.check(ONE, fresh=True)
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(OutputError, match="must be empty or hold a run"):
+        directory.check(ONE, fresh=True)
+
+
+def test_a_damaged_identity_leaves_the_record(tmp_path: Path) -> None:
+    """One of the two is enough, whichever it is."""
+    directory = _begun(tmp_path, ONE)
+    write_sealed(directory.run_file, {"identity": ONE})
+    directory.identity_file.write_text("{")
+    assert directory.previous() == ONE
+    with pytest.raises(OutputError, match="belongs to another run"):
+        directory.check(TWO, fresh=False)
+    directory.begin(ONE, {})
+    directory.run_file.write_text("")
+    assert directory.previous() == ONE
 
 
 def test_a_file_is_no_directory(tmp_path: Path) -> None:

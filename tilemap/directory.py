@@ -20,12 +20,15 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tilemap.errors import BusyError, OutputError
-from tilemap.files import decode_json, storing
+from tilemap.files import decode_json, read_sealed, storing, write_sealed
 from tilemap.stores.remote.address import NOBODY, AllowList
 from tilemap.stores.remote.claim import release
+
+if TYPE_CHECKING:
+    from tilemap.stores.remote.place import Place
 
 Identity = dict[str, Any]
 Versions = dict[str, str]
@@ -37,7 +40,7 @@ OURS = (
 )  # fmt: skip
 """Names of what a run leaves, ``.partial`` behind them while it is written; ``--fresh`` removes
 nothing else."""
-REMAINS = ("tiles.zarr", "predictions.zarr", "map.zarr", "cog-", "place.json", IDENTITY_FILE + ".")
+REMAINS = ("tiles.zarr", "predictions.zarr", "map.zarr", "cog-", "place.json", IDENTITY_FILE)
 """How the names in ``stores`` begin while there is no identity: they are being made or removed."""
 PROBABILITIES = "probabilities.zarr"
 COMPUTED_BY = "computed_by"
@@ -115,6 +118,20 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
+def store_digest(path: Place) -> str | None:
+    """Digest of the run that a store belongs to; None if it is not there or is damaged.
+
+    Raises:
+        StoreError: if it cannot be asked.
+    """
+    from tilemap.stores.chunks import DamagedStoreError, open_group
+
+    try:
+        return str(open_group(path).attrs.get("tilemap:digest"))
+    except DamagedStoreError:
+        return None
+
+
 class RunDirectory:
     """One output directory.
 
@@ -123,6 +140,9 @@ class RunDirectory:
         allow: what may be asked, where stores lie on S3.
     """
 
+    MADE: tuple[str, ...] = ("landcover.tif", "confidence.tif")
+    """Products that every run leaves."""
+
     def __init__(self, path: Path, allow: AllowList = NOBODY) -> None:
         self.path, self.allow = path, allow
         self.stores = path / STORES
@@ -130,23 +150,26 @@ class RunDirectory:
         self.identity_file = self.stores / IDENTITY_FILE
 
     def previous(self) -> Identity | None:
-        """Identity of the run that lies here, finished or not; None if there is none."""
-        identity = read_json(self.identity_file)
+        """Identity of the run that lies here, finished or not.
+
+        None if there is none, or if what says so is damaged.
+        """
+        identity = read_sealed(self.identity_file)
         if identity is None:
-            record = read_json(self.run_file)
-            identity = record.get("identity") if isinstance(record, dict) else None
+            record = read_sealed(self.run_file)
+            identity = None if record is None else record.get("identity")
         if not isinstance(identity, dict):
             return None
         return {key: value for key, value in identity.items() if key != COMPUTED_BY}
 
     def begin(self, identity: Identity, versions: Versions) -> None:
         """Write down whose the stores are, and by which versions they are begun."""
-        write_json(self.identity_file, {**identity, COMPUTED_BY: versions})
+        write_sealed(self.identity_file, {**identity, COMPUTED_BY: versions})
 
     def versions(self) -> Versions:
         """Versions by which the stores were begun; empty if they do not say."""
-        begun = read_json(self.identity_file)
-        found = begun.get(COMPUTED_BY) if isinstance(begun, dict) else None
+        begun = read_sealed(self.identity_file)
+        found = None if begun is None else begun.get(COMPUTED_BY)
         return found if isinstance(found, dict) else {}
 
     def check_versions(self, versions: Versions, allow_others: bool) -> list[str]:
@@ -187,7 +210,9 @@ class RunDirectory:
             entries = [e for e in entries if e not in (PROBABILITIES, f"{PROBABILITIES}.partial")]
         previous = self.previous()
         if previous is None:
-            if entries and not (entries == [STORES] and self._only_remains()):
+            if self._is_damaged(entries):
+                self._check_digest(identity, fresh)
+            elif entries and not (entries == [STORES] and self._only_remains()):
                 raise OutputError(
                     f"{self.path} must be empty or hold a run of tilemap, it holds "
                     f"{', '.join(entries[:3])}; give another `out`"
@@ -199,6 +224,32 @@ class RunDirectory:
             raise OutputError(
                 f"{self.path} belongs to another run: {'; '.join(lines[:4])}{more}\n"
                 "give another `out`, or `fresh` to start this one anew"
+            )
+
+    def _is_damaged(self, entries: list[str]) -> bool:
+        """Return True if a run lies here, and nothing else, whose records cannot be read."""
+        if not all(name == STORES or self._is_ours(name) for name in entries):
+            return False
+        if self.identity_file.exists():
+            return self._only_remains()
+        # A file of one such name could be anybody's; together they are ours.
+        return {RUN_FILE, *self.MADE} <= set(entries)
+
+    def _is_ours(self, name: str) -> bool:
+        """Return True if a run may leave a file of this name, whole or half written."""
+        return name.removesuffix(".partial") in OURS
+
+    def _check_digest(self, identity: Identity, fresh: bool) -> None:
+        """The stores of a run whose records are damaged tell which run it is.
+
+        Raises:
+            OutputError: if it is another one.
+        """
+        digest = store_digest(self.stores / "map.zarr") or store_digest(self.path / PROBABILITIES)
+        if digest is not None and digest != digest_of(identity) and not fresh:
+            raise OutputError(
+                f"{self.path} belongs to another run, whose {IDENTITY_FILE} is damaged\n"
+                "give another --out, or --fresh to start this one anew"
             )
 
     def _only_remains(self) -> bool:

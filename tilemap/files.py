@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import sqlite3
@@ -29,6 +30,8 @@ _TRIED_BYTES = 1 << 20
 _STEP_BYTES = 256 << 20
 _TRIED_S = 5.0
 _SHOWN = 200
+SEAL = "checksum"
+"""Last key of a sealed file: sha256 of all else, as canonical JSON."""
 DEEPEST = 100
 """Levels of lists and tables in a file; more would break whoever walks through them."""
 
@@ -61,6 +64,50 @@ def read_toml(path: Path, kind: type[TilemapError] = ConfigError) -> dict[str, A
         return decode_toml(content)
     except ValueError as error:
         raise kind(f"{path}: is not TOML: {error}") from error
+
+
+def write_sealed(path: Path, value: dict[str, Any]) -> None:
+    """Write a JSON file whole or not at all, with a checksum of what it says.
+
+    Raises:
+        StoreError: if it cannot be written.
+    """
+    said = json.loads(json.dumps(value))  # as it will be read
+    partial = path.with_name(path.name + ".partial")
+    with storing(f"cannot write {path}"):
+        with partial.open("w") as file:
+            json.dump({**said, SEAL: _seal(said)}, file, indent=2)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+
+
+def read_sealed(path: Path) -> dict[str, Any] | None:
+    """Read what ``write_sealed`` wrote; None if it is not there or is damaged.
+
+    A file without a checksum, such as one of an earlier version, is taken as it is.
+
+    Raises:
+        StoreError: if it may not be read.
+    """
+    with storing(f"cannot read {path}"):
+        if not path.is_file():
+            return None
+        content = path.read_bytes()
+    try:
+        value = decode_json(content)
+    except ValueError:
+        return None
+    if not isinstance(value, dict):
+        return None
+    seal = value.pop(SEAL, None)
+    return value if seal is None or seal == _seal(value) else None
+
+
+def _seal(value: dict[str, Any]) -> str:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def decode_json(content: bytes | str) -> Any:

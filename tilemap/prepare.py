@@ -19,6 +19,7 @@ from tilemap.models import registry
 from tilemap.models.domain import DomainReport, check_domain
 from tilemap.models.engines import Settings
 from tilemap.models.recipe import Recipe
+from tilemap.products import make_profiles, rehearse
 from tilemap.run_plan import (
     GridSettings,
     Plan,
@@ -31,6 +32,7 @@ from tilemap.run_plan import (
 from tilemap.stages.survey import ground_pixel_m, survey
 from tilemap.stores.fingerprint import Inputs
 from tilemap.stores.geotiff import SceneRequest, SceneSource, open_scene
+from tilemap.stores.maps import Seam
 from tilemap.stores.predictions import Uncertainty
 from tilemap.stores.remote.address import NOBODY, AllowList
 from tilemap.stores.remote.place import RemotePlace
@@ -137,6 +139,8 @@ def prepare(
     source = open_scene(request)
     inputs = source.inputs()
     check_units(source, ref.card.units, ref.card.name)
+    profiles = make_profiles(source.scene.geobox, ref.card, Seam(), 0, settings.uncertainty)
+    rehearse(profiles.values())
     shape = source.scene.shape
     chosen = _settled_grid(settings.grid, ref, shape, out)
     grid = choose_grid(shape, ref.card, chosen)

@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+import dataclasses
+import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import uuid4
 
+import numpy as np
+import numpy.typing as npt
 from distributed.scheduler import KilledWorker
 from odc.geo.geobox import GeoBox
 
 from tilemap.cluster.flight import Flight, Task
-from tilemap.errors import StoreError
+from tilemap.errors import DiskFullError, SceneError, StoreError
+from tilemap.geometry import TileGrid, Window
 from tilemap.models.card import ModelCard
+from tilemap.stages.export import ExportReceipt, ReadCore, export_raster
 from tilemap.stores.cog import RasterProfile, partial_path, publish
 from tilemap.stores.maps import Layer, MapStore, Seam
 from tilemap.stores.predictions import UNCERTAINTIES, Uncertainty
 from tilemap.stores.sidecars import ClassRow, class_rows, write_sidecars
 from tilemap.worker import export_layer, run_export
 
-if TYPE_CHECKING:
-    from tilemap.stages.export import ExportReceipt
-
 RETRIES = 2
+CORNER = 16
+"""Side of what is written of each product before a run, pixels."""
 MEANINGS: dict[Uncertainty, str] = {
     "entropy": "entropy of the classes, percent of the largest there is",
     "margin": "probability of the class less that of the next, percent",
@@ -67,6 +73,7 @@ class Products:
                 }
                 for row in self.classes
             ],
+            "percents": {name: list(counts) for name, counts in self.percents().items()},
             "not_observed_pixels": self.rasters["landcover"].counts[255],
         }
 
@@ -122,6 +129,38 @@ def make_profiles(
         if measure in uncertainty:
             profiles[measure] = uncertainty_profile(geobox, card, measure)
     return profiles
+
+
+def rehearse(profiles: Iterable[RasterProfile]) -> None:
+    """Write a corner of each product, with its sidecars, to know that it can be written.
+
+    What a file cannot hold, such as a coordinate system or a name that it gives back in other
+    words, is found before the first tile and not after the last.
+
+    Raises:
+        SceneError: if a product would not read back as it should.
+    """
+    with tempfile.TemporaryDirectory(prefix="tilemap-") as scratch:
+        for number, profile in enumerate(profiles):
+            rows, cols = (min(side, CORNER) for side in profile.shape)
+            geobox = GeoBox((rows, cols), profile.geobox.affine, profile.geobox.crs)
+            corner = dataclasses.replace(profile, geobox=geobox)
+            grid = TileGrid((rows, cols), CORNER, 0, 0)
+            shape = (rows, cols) if profile.count == 1 else (profile.count, rows, cols)
+            blank: ReadCore = partial(_blank, np.full(shape, profile.nodata, profile.dtype))
+            path = Path(scratch) / f"{number}.tif"
+            try:
+                receipt = export_raster(blank, grid, corner, path, Path(scratch))
+                if profile.palette is not None:
+                    write_sidecars(path, class_rows(corner, receipt.counts, receipt.areas_km2))
+            except DiskFullError:
+                return  # the disk of the run is another one, and is looked at by the run
+            except (StoreError, ValueError) as error:
+                raise SceneError(f"the products of this run cannot be written: {error}") from error
+
+
+def _blank(pixels: npt.NDArray[Any], _: Window) -> npt.NDArray[Any]:
+    return pixels
 
 
 def export_all(flight: Flight[Any], tasks: Iterable[Task[Any]]) -> dict[Any, ExportReceipt]:

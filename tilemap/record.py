@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import platform
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -39,6 +40,21 @@ def make_record(
         "seam": {**dataclasses.asdict(seam), "share": seam.share},
         **products.record(),
     }
+
+
+@contextlib.contextmanager
+def optional(what: str, warnings: list[str]) -> Iterator[None]:
+    """Let a step fail that only shows what is done, such as a preview or a report.
+
+    Args:
+        what: is made; begins the warning.
+        warnings: of the run; what goes wrong is added.
+    """
+    try:
+        yield
+    except Exception as error:  # whatever it is, the products are there
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        warnings.append(f"{what} could not be made: {reason}")
 
 
 def versions() -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,30 +15,34 @@ from distributed import Client
 
 from tilemap.cluster import connect, make_flight, pins, route_of, thread_count
 from tilemap.cluster.shipping import seed
-from tilemap.directory import RunDirectory, read_json, write_json
+from tilemap.directory import RunDirectory, store_digest
 from tilemap.errors import EXIT_OK, EXIT_PARTIAL, OutputError, StoreError
-from tilemap.files import storing
+from tilemap.files import read_sealed, storing, write_sealed
 from tilemap.geometry import Tile, TileGrid
 from tilemap.models import registry
 from tilemap.prepare import Prepared
 from tilemap.products import make_profiles, write_products
 from tilemap.progress import Progress, Silent
-from tilemap.record import make_record
-from tilemap.report.run_report import report_run
+from tilemap.record import make_record, optional
+from tilemap.report.run_report import recorded_rows, report_run, write_quicklook
 from tilemap.stages.stitch import nothing_observed
-from tilemap.stores.chunks import ask_each, snapshot
+from tilemap.stores.chunks import DamagedStoreError, ask_each, remove_group, snapshot
 from tilemap.stores.maps import MapStore, Seam
 from tilemap.stores.marks import Mark
 from tilemap.stores.predictions import PredictionStore
 from tilemap.stores.probabilities import FILE as PROBABILITIES
 from tilemap.stores.probabilities import ProbabilityStore, StoredClass
-from tilemap.stores.remote.claim import check_claim, claim, claimed
+from tilemap.stores.remote.claim import check_claim, claim, claimed, is_damaged
 from tilemap.stores.remote.fetch import fetch_folder
 from tilemap.stores.remote.place import Place, told
 from tilemap.stores.remote.publish import put_folder
+from tilemap.stores.sidecars import write_sidecars
 from tilemap.stores.tiles import TileStore
 from tilemap.tasks import Outcome, TaskWindow, Work
 from tilemap.worker import Receipt, RunPlugin, RunSpec, opened, peak_memory
+
+SHOWN = ("quicklook.png", "report.html")
+"""What only shows a run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +110,7 @@ def execute(
     if finished is not None:
         if not settings.keep_stores:
             directory.remove_stores()  # what a kill in the middle of removing left
+        _mend(directory, prepared, finished.record)
         progress.note(f"{out} holds this run already, whole; nothing to do")
         _deliver(prepared, directory, progress)
         return finished
@@ -114,6 +119,10 @@ def execute(
         directory.check(prepared.identity, fresh)  # again: another run may have come in between
         others = [] if fresh else directory.check_versions(prepared.versions, allow_other_versions)
         existed = directory.identity_file.exists()
+        if existed and not fresh and is_damaged(directory.stores):
+            progress.note("what says where the stores lie is damaged; they are made again")
+            directory.remove_stores()
+            existed = False
         if existed and not fresh:
             check_claim(directory.stores, settings.stores, settings.allow)
         done = Outcome()
@@ -137,16 +146,18 @@ def execute(
 
 
 def _finished(directory: RunDirectory, prepared: Prepared) -> RunResult | None:
-    record = read_json(directory.run_file)
+    record = read_sealed(directory.run_file)
     if not record or record.get("digest") != prepared.digest or record.get("status") != "ok":
         return None
     for name, product in record["products"].items():
-        path = directory.path / name
-        if not path.exists() or registry.file_sha256(path) != product["sha256"]:
+        if not _is_same(directory.path / name, product["sha256"]):
             return None
     if prepared.settings.probabilities:
         kept = directory.path / PROBABILITIES
-        if not kept.exists() or not ProbabilityStore(kept).verify():
+        try:
+            if not ProbabilityStore(kept).verify():
+                return None
+        except DamagedStoreError:
             return None
     return _result(directory, record, resumed=record["tasks"]["total"])
 
@@ -195,29 +206,41 @@ def _create_stores(directory: RunDirectory, prepared: Prepared) -> None:
     scene, card = prepared.source.scene, prepared.model.card
     wanted = prepared.settings.probabilities
     with storing(f"cannot create the stores in {stores}"):
-        if directory.identity_file.exists():
-            kept_in = _places(directory)[1]
-            if wanted and not kept_in.exists():
-                _create_probabilities(kept_in, prepared)  # somebody took it away
-            return
-        directory.remove_probabilities()
-        directory.remove_stores()
-        stores.mkdir()
-        if prepared.settings.stores is not None:
-            claim(stores, prepared.settings.stores, digest)
+        begun = directory.identity_file.exists()
+        if not begun:
+            directory.remove_probabilities()
+            directory.remove_stores()
+            stores.mkdir()
+            if prepared.settings.stores is not None:
+                claim(stores, prepared.settings.stores, digest)
         place, kept_in = _places(directory)
+        kept = prepared.settings.uncertainty
+        made: list[tuple[Place, Callable[[Place], object]]] = [
+            (
+                place / "predictions.zarr",
+                lambda path: PredictionStore.create(
+                    path, grid, len(card.classes), digest, kept, wanted
+                ),
+            ),
+            (
+                place / "map.zarr",
+                lambda path: MapStore.create(path, grid, scene.geobox, digest, kept),
+            ),
+        ]
+        tiles = place / "tiles.zarr"
+        if tiles.exists() if begun else prepared.settings.keep_stores:
+            made.insert(0, (tiles, lambda path: TileStore.create(path, scene, grid, digest)))
+        if wanted:
+            made.append((kept_in, lambda path: _create_probabilities(path, prepared)))
         local = isinstance(place, Path)
         with nullcontext() if local else told(place, "make the stores in", StoreError):
-            if prepared.settings.keep_stores:
-                TileStore.create(place / "tiles.zarr", scene, grid, digest)
-            kept = prepared.settings.uncertainty
-            PredictionStore.create(
-                place / "predictions.zarr", grid, len(card.classes), digest, kept, wanted
-            )
-            if wanted:
-                _create_probabilities(kept_in, prepared)
-            MapStore.create(place / "map.zarr", grid, scene.geobox, digest, kept)
-        directory.begin(prepared.identity, prepared.versions)
+            for path, create in made:
+                # One that is damaged or that somebody took away: its tiles are done again.
+                if store_digest(path) != digest:
+                    remove_group(path)
+                    create(path)
+        if read_sealed(directory.identity_file) is None:
+            directory.begin(prepared.identity, prepared.versions)
 
 
 def _create_probabilities(place: Place, prepared: Prepared) -> None:
@@ -245,7 +268,8 @@ def _resume(stores: Place, grid: TileGrid, kept_in: Place | None) -> tuple[set[T
     segmented = {tile for tile, is_done in done if is_done}
 
     def stitched(tile: Tile) -> bool:
-        return maps.state(tile) is Mark.DONE and (kept is None or kept.has(tile))
+        # What is taken over goes into the products unseen, so all of it is read.
+        return maps.verify(tile) and (kept is None or kept.verify_core(tile))
 
     whole = [tile for tile in tiles if segmented.issuperset((tile, *grid.neighbours(tile)))]
     done = zip(whole, ask_each(stores, stitched, whole), strict=True)
@@ -335,11 +359,40 @@ def _execute(
     record["seconds"] = {**seconds, "by_step": outcome.seconds}
     record["pixels"] = fresh_pixels
     record["mpx_per_s"] = fresh_pixels / spent / 1e6
-    report_run(directory.path, prepared.source, card, record, products.classes, products.percents())
-    write_json(directory.run_file, record)
+    _show(directory.path, prepared, record)
+    for text in record["warnings"][len(prepared.warnings) :]:
+        progress.note(text)
+    write_sealed(directory.run_file, record)
     if not settings.keep_stores and not outcome.quarantined:
         directory.remove_stores()
     return _result(directory, record, resumed)
+
+
+def _show(out: Path, prepared: Prepared, record: dict[str, Any]) -> None:
+    """Write preview and report; what cannot be made is a warning, as the products are there."""
+    card, image = prepared.model.card, b""
+    with optional("the preview", record["warnings"]):
+        image = write_quicklook(out, prepared.source, card)
+    with optional("the report", record["warnings"]):
+        report_run(out, prepared.source, card, record, image)
+    record["shown"] = {
+        name: registry.file_sha256(out / name) for name in SHOWN if (out / name).is_file()
+    }
+
+
+def _mend(directory: RunDirectory, prepared: Prepared, record: dict[str, Any]) -> None:
+    """Make again what lies beside the products of a finished run, where it is not what it was."""
+    out = directory.path
+    rows = recorded_rows(prepared.model.card, record)
+    write_sidecars(out / "landcover.tif", rows)
+    shown = record.get("shown", {})  # not in a record of an earlier version
+    if any(not _is_same(out / name, sha256) for name, sha256 in shown.items()):
+        _show(out, prepared, record)
+        write_sealed(directory.run_file, record)
+
+
+def _is_same(path: Path, sha256: str) -> bool:
+    return path.is_file() and registry.file_sha256(path) == sha256
 
 
 def _complete(

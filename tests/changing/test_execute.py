@@ -22,6 +22,7 @@ from tilemap.changing.execute import ChangeResult
 from tilemap.comparison.hmm import smooth
 from tilemap.comparison.qa import Qa
 from tilemap.errors import OutputError
+from tilemap.files import read_sealed
 from tilemap.stores.core_store import CoreStore
 from tilemap.stores.marks import Mark
 
@@ -211,7 +212,7 @@ def test_the_same_again_does_nothing(done: ChangeResult, runs: list[Path]) -> No
     """Not a byte, not a time."""
     before = {path.name: path.stat().st_mtime_ns for path in done.directory.iterdir()}
     again = api.change(runs, out=done.directory, workers=2, **OPTIONS)
-    assert again.record == json.loads((done.directory / "run.json").read_text())
+    assert again.record == read_sealed(done.directory / "run.json")
     after = {path.name: path.stat().st_mtime_ns for path in done.directory.iterdir()}
     assert after == before
 

@@ -141,6 +141,7 @@ def test_products_lie_where_the_scene_lies(mapped: RunResult, scene: Path) -> No
 def test_the_record_tells_what_was_run(mapped: RunResult) -> None:
     """Counts, shares, versions, digests, seconds; what it planned was a bound."""
     record = json.loads((mapped.directory / "run.json").read_text())
+    assert len(record.pop("checksum")) == 64
     assert record == mapped.record
     assert record["tasks"] == {"total": 32, "done": 32, "resumed": 0, "retried": 0}
     assert record["quarantined"] == []

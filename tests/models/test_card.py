@@ -49,3 +49,19 @@ def test_default_halo_is_the_best_known_in_strides() -> None:
 def test_colours_are_numbers_too() -> None:
     """Red, green, blue."""
     assert ClassInfo(value=0, name="a", color="#0a80ff").rgb == (10, 128, 255)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", " ", "a\nb", "a\r\nb", "b\x01", "a\x00", "tree\ud800", "a\u2028b", "\x85", "x" * 5000],
+)
+def test_a_name_that_no_legend_can_hold_is_refused(name: str) -> None:
+    """Before a run, not at its end: files give such a name back in other words, or not at all."""
+    with pytest.raises(ValidationError, match="name of a class must have 1 to 200 characters"):
+        ClassInfo(value=0, name=name, color="#000000")
+
+
+@pytest.mark.parametrize("name", ["a ", "T\u00e4\u00e4", "\u6728", "a=b;c", "<b>&amp;", "x" * 200])
+def test_other_names_are_free(name: str) -> None:
+    """Blanks at the end, other scripts, and what XML and tags must escape."""
+    assert ClassInfo(value=0, name=name, color="#000000").name == name

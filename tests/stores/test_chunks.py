@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,10 @@ import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 
 from tilemap.errors import DiskFullError, StoreError
+from tilemap.geometry import Tile
 from tilemap.stores.chunks import (
+    CONTENT,
+    DamagedStoreError,
     add_array,
     array_of,
     chunk_path,
@@ -25,6 +29,7 @@ from tilemap.stores.chunks import (
     sync_chunk,
     write_chunk,
 )
+from tilemap.stores.marks import Mark, Marks
 
 
 @pytest.fixture
@@ -159,3 +164,90 @@ def test_a_damaged_group_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "c.zarr" / "zarr.json").write_text("{")
     with pytest.raises(StoreError, match=r"c\.zarr"):
         open_group(tmp_path / "c.zarr")
+
+
+# --- metadata ----------------------------------------------------------------------------------
+
+
+def _group(path: Path) -> Path:
+    """A finished group with an array that has a checksum, and a coordinate that has none."""
+    group = create_group(path, {"spatial:transform": [10.0, 0.0, 500000.0, 0.0, -10.0, 9e6]})
+    add_array(group, "numbers", (7, 13), (4, 8), np.uint16, ("y", "x"))
+    group.create_array("x", shape=(13,), dtype=np.float64)[...] = np.arange(13) + 0.5
+    finish_group(path)
+    write_chunk(array_of(open_group(path), "numbers"), (0, 0), _values((4, 8)))
+    return path
+
+
+@pytest.mark.parametrize("name", ["zarr.json", "numbers/zarr.json", "x/zarr.json", "x/c/0"])
+def test_what_has_no_checksum_of_its_own_is_checked_on_opening(tmp_path: Path, name: str) -> None:
+    """No flipped bit of metadata or coordinates is read as something else."""
+    path = _group(tmp_path / "a.zarr")
+    attributes = dict(open_group(path).attrs)
+    whole = (path / name).read_bytes()
+    draw = np.random.default_rng(3)
+    found = 0
+    for where in draw.choice(len(whole), 40, replace=False):
+        content = bytearray(whole)
+        content[where] ^= 1 << int(draw.integers(8))
+        (path / name).write_bytes(content)
+        try:
+            assert dict(open_group(path).attrs) == attributes  # as after a changed blank
+        except DamagedStoreError:
+            found += 1
+    assert found > 20
+    (path / name).write_bytes(whole)
+    assert dict(open_group(path).attrs) == attributes
+
+
+@pytest.mark.parametrize("length", [0, 1, 100])
+def test_metadata_that_was_cut_is_damage(tmp_path: Path, length: int) -> None:
+    """As a power cut leaves it; the same for a file that is gone."""
+    for name in ("zarr.json", "numbers/zarr.json"):
+        path = _group(tmp_path / name.replace("/", "-"))
+        content = (path / name).read_bytes()
+        (path / name).write_bytes(content[:length])
+        with pytest.raises(DamagedStoreError):
+            open_group(path)
+        (path / name).unlink()
+        with pytest.raises(DamagedStoreError):
+            open_group(path)
+
+
+def test_other_layout_of_the_same_metadata_is_no_damage(tmp_path: Path) -> None:
+    """Editors and `consolidate_metadata` write the same in other words."""
+    path = _group(tmp_path / "a.zarr")
+    root = json.loads((path / "zarr.json").read_text())
+    (path / "zarr.json").write_text(json.dumps(root, sort_keys=True, separators=(",", ":")))
+    open_group(path)
+    with pytest.warns(Warning, match="onsolidated"):
+        zarr.consolidate_metadata(str(path), zarr_format=3)
+    np.testing.assert_array_equal(
+        read_chunk(array_of(open_group(path), "numbers"), (0, 0)), _values((4, 8))
+    )
+
+
+def test_a_store_of_an_earlier_version_is_opened(tmp_path: Path) -> None:
+    """It has no digest of its metadata."""
+    path = _group(tmp_path / "a.zarr")
+    root = json.loads((path / "zarr.json").read_text())
+    del root["attributes"][CONTENT]
+    (path / "zarr.json").write_text(json.dumps(root))
+    assert read_chunk(array_of(open_group(path), "numbers"), (0, 0)).shape == (4, 8)
+
+
+@pytest.mark.parametrize("damage", [b"", b"\0" * 21, b"\xff"])
+def test_a_damaged_mark_is_no_mark(tmp_path: Path, damage: bytes) -> None:
+    """The tile counts as not done, and can be marked again."""
+    group = create_group(tmp_path / "a.zarr", {})
+    Marks.create(group, (2, 3))
+    finish_group(tmp_path / "a.zarr")
+    marks = Marks(open_group(tmp_path / "a.zarr"))
+    for tile in (Tile(0, 1), Tile(1, 2)):
+        marks.set(tile, Mark.DONE)
+    (tmp_path / "a.zarr" / "done" / "c" / "0" / "1").write_bytes(damage)
+    assert marks.get(Tile(0, 1)) is Mark.MISSING
+    assert marks.get(Tile(1, 2)) is Mark.DONE
+    np.testing.assert_array_equal(marks.read(), [[0, 0, 0], [0, 0, 1]])
+    marks.set(Tile(0, 1), Mark.PROVISIONAL)
+    assert marks.get(Tile(0, 1)) is Mark.PROVISIONAL

@@ -137,7 +137,7 @@ def test_uncertainty_lies_beside_only_if_asked_for(tmp_path: Path) -> None:
     chunk_path(array, (0, 0)).unlink()
     assert store.state(Tile(0, 0)) is Mark.MISSING
     shutil.rmtree(path / "margin")
-    with pytest.raises(StoreError, match="no array 'margin'; start it anew"):
+    with pytest.raises(StoreError, match="is damaged: its metadata has changed"):
         MapStore(path, GRID)
 
 

@@ -13,8 +13,9 @@ import numpy as np
 from odc.geo.geobox import GeoBox
 
 from tilemap.changing.geobox import apart
-from tilemap.directory import RUN_FILE, STORES, digest_of, read_json
+from tilemap.directory import RUN_FILE, STORES, digest_of
 from tilemap.errors import SceneError, SceneMismatchError, UsageError
+from tilemap.files import read_sealed
 from tilemap.geometry import Window
 from tilemap.models.card import ClassInfo
 from tilemap.scene import SceneRequest
@@ -99,11 +100,15 @@ def open_date(path: str | Path, day: str | None = None) -> DateInput:
         geobox = kept.geobox
     found = _day(place, record, day, notes)
     model: dict[str, Any] = identity["model"]
+    try:
+        classes = tuple(ClassInfo(**kind) for kind in model["classes"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise SceneError(f"{place / RUN_FILE} must name its classes: {error}") from error
     return DateInput(
         path=place,
         day=found,
         geobox=geobox,
-        classes=tuple(ClassInfo(**kind) for kind in model["classes"]),
+        classes=classes,
         model_sha256=str(model["sha256"]),
         digest=str(record["digest"]),
         hard=hard,
@@ -127,8 +132,13 @@ def lacks_of(record: Mapping[str, Any]) -> str:
 
 def _record(place: Path) -> dict[str, Any]:
     """``run.json`` of a finished run of ``segment``."""
-    record = read_json(place / RUN_FILE)
-    if not isinstance(record, dict):
+    record = read_sealed(place / RUN_FILE)
+    if record is None:
+        if (place / RUN_FILE).is_file():
+            raise SceneError(
+                f"{place / RUN_FILE} is damaged; the same `tilemap segment` on that directory "
+                "mends it"
+            )
         if (place / STORES).is_dir():
             raise SceneError(
                 f"{place} must be a finished run of `tilemap segment`, it has only begun; run the "

@@ -11,14 +11,23 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
-from tilemap.directory import STORES, Identity, RunDirectory, Versions, digest_of, read_json
+from tilemap.directory import RUN_FILE, STORES, Identity, RunDirectory, Versions, digest_of
+from tilemap.files import read_sealed
 
 KIND = "change"
 DATES = "dates"
+_MADE = re.compile(
+    r"(change|p_change|date|n_valid|n_changes|qa|labels_\d{4}-\d\d-\d\d)"
+    r"\.(tif|qml|sld|tif\.aux\.xml|tif\.vat\.dbf|tif\.vat\.cpg)(\.partial)?"
+    rf"|(changes\.gpkg|transitions\.csv|transitions_wide\.csv|areas\.csv)(\.partial)?"
+    rf"|(report\.html|item\.json|{re.escape(RUN_FILE)})(\.partial)?"
+)
+"""Names of what a series leaves."""
 
 
 class ChangeDirectory(RunDirectory):
@@ -36,6 +45,8 @@ class ChangeDirectory(RunDirectory):
         super().__init__(path)
         self._now = identity
 
+    MADE = ("change.tif", "p_change.tif")
+
     def before(self) -> Identity | None:
         """Identity of the series that lies here as it is; None if there is none."""
         return super().previous()
@@ -51,8 +62,8 @@ class ChangeDirectory(RunDirectory):
 
     def check_versions(self, versions: Versions, allow_others: bool) -> list[str]:
         """See ``RunDirectory``; a series that is finished may be extended by later versions."""
-        before, record = self.before(), read_json(self.run_file)
-        if before is not None and isinstance(record, dict) and record.get("status") == "ok":
+        before, record = self.before(), read_sealed(self.run_file)
+        if before is not None and record is not None and record.get("status") == "ok":
             digest = digest_of(before)
             if record.get("digest") == digest != digest_of(self._now or before):
                 return []
@@ -64,9 +75,15 @@ class ChangeDirectory(RunDirectory):
             entry.name.startswith(known) for entry in self.stores.iterdir()
         )
 
+    def _is_ours(self, name: str) -> bool:
+        return name == DATES or _MADE.fullmatch(name) is not None
+
+    def _check_digest(self, identity: Identity, fresh: bool) -> None:
+        """Each store of a series has its own digest, by which it is found or made again."""
+
     def clear(self) -> None:
         """Remove what a series left here, as its record lists it; anything else stays."""
-        record: Any = read_json(self.run_file) or {}
+        record: Any = read_sealed(self.run_file) or {}
         names = {*record.get("files", []), *record.get("products", {}), "report.html"}
         if self.before() is not None:
             shutil.rmtree(self.path / DATES, ignore_errors=True)

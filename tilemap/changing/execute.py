@@ -26,8 +26,9 @@ from tilemap.changing.registering import block_keys, block_side, register
 from tilemap.changing.working import ChangePlugin, ChangeSpec, DateWork, Task
 from tilemap.cluster import connect, make_flight, pins, thread_count
 from tilemap.comparison.qa import Qa
-from tilemap.directory import digest_of, read_json, write_json
+from tilemap.directory import digest_of, store_digest
 from tilemap.errors import EXIT_OK, EXIT_PARTIAL, InputChangedError, OutputError, StoreError
+from tilemap.files import read_sealed, write_sealed
 from tilemap.geometry import Tile
 from tilemap.models.registry import file_sha256
 from tilemap.progress import Progress, Silent
@@ -35,6 +36,7 @@ from tilemap.record import versions
 from tilemap.run import execute as execute_run
 from tilemap.stages.change import layer_specs, nothing_known
 from tilemap.stages.figures import ChangeFigures
+from tilemap.stores.chunks import remove_group
 from tilemap.stores.core_store import CoreStore, LayerSpec
 from tilemap.stores.fingerprint import Inputs
 from tilemap.stores.marks import Mark
@@ -122,7 +124,7 @@ def execute_series(
                 directory.begin(prepared.identity, versions)
                 return _Run(prepared, directory, joined, told, inputs, others).run()
         except BaseException:
-            if not existed:
+            if not existed and not _anything_done(directory):
                 directory.remove_stores()
             raise
         finally:
@@ -130,15 +132,24 @@ def execute_series(
 
 
 def _finished(directory: ChangeDirectory, prepared: PreparedSeries) -> ChangeResult | None:
-    record = read_json(directory.run_file)
+    record = read_sealed(directory.run_file)
     digest = digest_of(prepared.identity)
     if not record or record.get("digest") != digest or record.get("status") != "ok":
         return None
-    for name, product in record["products"].items():
+    digests = {name: product["sha256"] for name, product in record["products"].items()}
+    digests |= record.get("shown", {})  # not in a record of an earlier version
+    for name, sha256 in digests.items():
         path = directory.path / name
-        if not path.exists() or file_sha256(path) != product["sha256"]:
+        if not path.is_file() or file_sha256(path) != sha256:
             return None
     return ChangeResult("ok", directory.path, record, record["tasks"]["total"])
+
+
+def _anything_done(directory: ChangeDirectory) -> bool:
+    """Return True if there is work that the same command can continue."""
+    return (directory.path / DATES).is_dir() or any(
+        path.is_file() for path in directory.stores.glob("dates/*/done/c/*/*")
+    )
 
 
 def _check_space(prepared: PreparedSeries, out: Path) -> None:
@@ -227,10 +238,10 @@ class _Run:
         key = digest_of({"date": identity["dates"][number], "grid": identity["geobox"],
                          "rule": settings.mask_rule, "core": settings.core})  # fmt: skip
         path = self.directory.stores / "dates" / f"{fact.iso}-{key[:8]}.zarr"
-        if not path.exists():
+        if store_digest(path) != key:
             path.parent.mkdir(exist_ok=True)
             for stale in path.parent.glob(f"{fact.iso}-*.zarr"):
-                shutil.rmtree(stale)
+                remove_group(stale)
             DateStore.create(path, prepared.grid, prepared.geobox, len(prepared.classes), key)
         return DateWork(fact.iso, reader, path.absolute())
 
@@ -307,8 +318,15 @@ class _Run:
         files: Files = publish_all(self.flight, spec, prepared, self.directory, rows)
         seconds = time.perf_counter() - started
         record = self._record(spec, files, registration, seconds, total)
+        shown = len(record["warnings"])
         files.report(record)
-        write_json(self.directory.run_file, record)
+        out = self.directory.path
+        record["shown"] = {
+            name: file_sha256(out / name) for name in record["files"] if (out / name).is_file()
+        }
+        for text in record["warnings"][shown:]:
+            self.told.note(text)
+        write_sealed(self.directory.run_file, record)
         return ChangeResult(record["status"], self.directory.path, record, self.resumed)
 
     def _record(
@@ -388,23 +406,21 @@ class _Run:
         return int(Qa.HARD) if any(fact.hard for fact in self.prepared.facts) else 0
 
     def _change_store(self, registration: list[dict[str, Any]]) -> None:
-        """The store of the changed cores, of this series and this registration."""
-        path = self.directory.stores / "change.zarr"
+        """The stores of the changed cores, of this series and this registration."""
         lacks = sorted(failed.key for failed in self._failed("gather"))
         digest = digest_of({"run": self.digest, "registration": registration, "lacks": lacks})
-        if path.exists() and CoreStore(path, self.prepared.grid).digest == digest:
-            return
-        for name in ("change.zarr", "final.zarr"):
-            shutil.rmtree(self.directory.stores / name, ignore_errors=True)
-        prepared = self.prepared
-        CoreStore.create(
-            path, prepared.grid, prepared.geobox, digest, layer_specs(len(self.works)), 1
-        )
-        CoreStore.create(
-            self.directory.stores / "final.zarr", prepared.grid, prepared.geobox, digest,
-            {"code": LayerSpec("uint8"), "qa": LayerSpec("uint8")},
-            ChangeFigures.size(len(self.works)),
-        )  # fmt: skip
+        prepared, dates = self.prepared, len(self.works)
+        wanted = {
+            "change.zarr": (layer_specs(dates), 1),
+            "final.zarr": (
+                {"code": LayerSpec("uint8"), "qa": LayerSpec("uint8")}, ChangeFigures.size(dates),
+            ),
+        }  # fmt: skip
+        for name, (layers, figures) in wanted.items():
+            path = self.directory.stores / name
+            if store_digest(path) != digest:
+                remove_group(path)
+                CoreStore.create(path, prepared.grid, prepared.geobox, digest, layers, figures)
 
 
 def _unmeasured(registration: list[dict[str, Any]]) -> list[str]:

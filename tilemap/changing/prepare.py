@@ -25,6 +25,7 @@ from tilemap.changing.dates import (
 )
 from tilemap.changing.directory import DATES, KIND, ChangeDirectory, is_continued
 from tilemap.changing.geobox import choose_geobox
+from tilemap.changing.profiles import change_profiles
 from tilemap.changing.settings import ChangeSettings
 from tilemap.cluster import memory_per_worker
 from tilemap.comparison.transition import from_rate, read_transitions
@@ -34,6 +35,7 @@ from tilemap.geometry import TileGrid
 from tilemap.identity import raster_identity, versions_of
 from tilemap.models.card import ClassInfo
 from tilemap.prepare import Prepared, SegmentSettings, prepare
+from tilemap.products import rehearse
 from tilemap.stages.change import MARGIN
 from tilemap.stores.fingerprint import Inputs
 from tilemap.stores.georeference import geobox_attributes, geobox_from_attributes
@@ -181,6 +183,7 @@ def prepare_series(settings: ChangeSettings, out: Path) -> PreparedSeries:
     notes = [note for fact in facts for note in fact.notes]
     if kept:
         notes.append("the series keeps the grid that it began with")
+    rehearse(change_profiles(geobox, facts[0].classes, [facts[0].iso]).values())
     transitions = None
     if settings.method == "hmm":
         transitions = (

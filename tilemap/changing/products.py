@@ -21,6 +21,7 @@ from tilemap.cluster.flight import Flight, Task
 from tilemap.comparison.qa import Qa
 from tilemap.models.registry import file_sha256
 from tilemap.products import export_all
+from tilemap.record import optional
 from tilemap.stages.export import ExportReceipt
 from tilemap.stages.figures import ChangeFigures
 from tilemap.stages.sieve import KM2, P_SUM, PIXELS, PROVISIONAL, SLIVER, SUMS, ChangePolygon
@@ -117,9 +118,14 @@ class Files:
         }
 
     def report(self, record: dict[str, Any]) -> None:
-        """Write ``report.html`` and ``item.json`` from the finished record."""
-        write_page(self.folder, self.prepared, self, record)
-        write_item(self.folder, self.prepared, self, record)
+        """Write ``report.html`` and ``item.json`` from the finished record.
+
+        What cannot be made is a warning of the record, as the products are there.
+        """
+        with optional("the report", record["warnings"]):
+            write_page(self.folder, self.prepared, self, record)
+        with optional("the STAC item", record["warnings"]):
+            write_item(self.folder, self.prepared, self, record)
 
 
 def publish_all(

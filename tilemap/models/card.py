@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -12,6 +13,10 @@ READABLE = (1, 2)
 """Versions this program reads; 2 added statistics, gsd_m and derived_from."""
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 """Of the training data, as ``BandStatistics`` holds them."""
+LONGEST_NAME = 200
+"""Characters in the name of a class."""
+_UNWRITABLE = {"Cc", "Cs", "Zl", "Zp"}
+"""Unicode categories of control characters, half surrogates and line breaks."""
 _TELLING = ("bands", "units", "mean", "std", "layout", "activation", "temperature")
 """Fields that change what the same weights say of the same pixels."""
 
@@ -31,6 +36,19 @@ class ClassInfo(_Frozen):
     def rgb(self) -> tuple[int, int, int]:
         """Colour as three numbers 0..255."""
         return (int(self.color[1:3], 16), int(self.color[3:5], 16), int(self.color[5:7], 16))
+
+    @field_validator("name")
+    @classmethod
+    def _writable(cls, value: str) -> str:
+        """Refuse what a legend, an attribute table or a tag cannot hold."""
+        odd = {unicodedata.category(character) for character in value} & _UNWRITABLE
+        if not value.strip() or len(value) > LONGEST_NAME or odd:
+            shown = value if len(value) <= 40 else value[:37] + "..."
+            raise ValueError(
+                f"the name of a class must have 1 to {LONGEST_NAME} characters and no control "
+                f"characters, got {shown!a}"
+            )
+        return value
 
 
 class BandStatistics(_Frozen):

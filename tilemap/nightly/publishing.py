@@ -69,7 +69,7 @@ def stage(work: Work, made: Made, places: Places, staged: Path, final: Path) -> 
     """
     shutil.rmtree(staged, ignore_errors=True)
     staged.mkdir(parents=True)
-    names = _map_files(made.run) if work.kind == "map" else _change_files(made.record)
+    names = _map_files(made.run) if work.kind == "map" else _change_files(made)
     for name in names:
         link_or_copy(made.run / name, staged / name)
     item = _item(work, made, places, staged, final)
@@ -111,8 +111,9 @@ def _map_files(run: Path) -> list[str]:
     return [name for name in OURS if (run / name).is_file()]
 
 
-def _change_files(record: Mapping[str, Any]) -> list[str]:
-    names = {*record["products"], *record["files"], "report.html", RUN_FILE}
+def _change_files(made: Made) -> list[str]:
+    shown = {*made.record["files"], "report.html"}  # of which one may not be there
+    names = {*made.record["products"], *(n for n in shown if (made.run / n).is_file()), RUN_FILE}
     return sorted(names - {ITEM})
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
+from tilemap.errors import TilemapError
+from tilemap.geometry import Window
 from tilemap.models.card import ModelCard
 from tilemap.report.html import ReportData, Throughput, write_report
 from tilemap.report.quicklook import draw, png_bytes
@@ -14,11 +19,32 @@ from tilemap.stores.maps import Seam
 from tilemap.stores.sidecars import ClassRow, write_bytes
 
 
-def picture(source: SceneSource, landcover: Path, card: ModelCard) -> bytes:
-    """The scene beside its class map, PNG."""
+def write_quicklook(out: Path, source: SceneSource, card: ModelCard) -> bytes:
+    """Draw the scene beside its class map, and write the PNG into the run directory.
+
+    Raises:
+        TilemapError: if the scene cannot be opened, or the picture cannot be written.
+    """
     palette = {c.value: c.rgb for c in card.classes}
     with source.open() as reader:
-        return png_bytes(draw(reader.read, source.scene.band_names, landcover, palette))
+
+        def read(window: Window) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+            try:
+                return reader.read(window)
+            except TilemapError:  # a damaged block; its tiles are named in the report
+                count = len(source.scene.bands)
+                return np.zeros((count, *window.shape)), np.zeros(window.shape, np.bool_)
+
+        names = source.scene.band_names
+        image = png_bytes(draw(read, names, out / "landcover.tif", palette))
+    write_bytes(out / "quicklook.png", image)
+    return image
+
+
+def recorded_rows(card: ModelCard, record: Mapping[str, Any]) -> tuple[ClassRow, ...]:
+    """Rebuild the table of classes of a run from its record."""
+    colors = {c.value: c.rgb for c in card.classes}
+    return tuple(ClassRow(color=colors[row["value"]], **row) for row in record["classes"])
 
 
 def report_run(
@@ -26,20 +52,17 @@ def report_run(
     source: SceneSource,
     card: ModelCard,
     record: dict[str, Any],
-    classes: Sequence[ClassRow],
-    percents: Mapping[str, Sequence[int]],
+    image: bytes,
 ) -> None:
-    """Write both files into the run directory.
+    """Write ``report.html`` into the run directory.
 
     Args:
         record: contents of ``run.json``.
-        percents: pixels per percent, 101 of them, of every raster but the class map.
+        image: of ``write_quicklook``; empty if there is none.
 
     Raises:
-        StoreError: if one cannot be written.
+        StoreError: if it cannot be written.
     """
-    image = picture(source, out / "landcover.tif", card)
-    write_bytes(out / "quicklook.png", image)
     scene, identity = source.scene, record["identity"]
     rows, cols = scene.shape
     affine = scene.geobox.affine
@@ -53,16 +76,17 @@ def report_run(
         facts["date"] = scene.date.isoformat()
     grid, seconds, tasks = identity["grid"], record["seconds"], record["tasks"]
     seam, memory = record["seam"], record["memory"]
+    percents = dict(record["percents"])
     data = ReportData(
         title=scene.name,
         subtitle=f"land cover by {card.name}, {record['finished']}",
         quicklook=image,
         scene=facts,
-        classes=classes,
+        classes=recorded_rows(card, record),
         area_note="True areas: each core's pixels at the areal scale of its centre.",
         not_observed=record["not_observed_pixels"] / (rows * cols),
-        confidence_histogram=percents["confidence"],
-        uncertainty={name: counts for name, counts in percents.items() if name != "confidence"},
+        confidence_histogram=percents.pop("confidence"),
+        uncertainty=percents,
         seam=Seam(seam["pixels"], seam["differ"], seam["largest"]),
         throughput=Throughput(
             pixels=record["pixels"],

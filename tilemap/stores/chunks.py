@@ -5,12 +5,17 @@ itself reads a missing chunk as fill; here the file must exist. ``LocalStore`` r
 place but does not flush them to the disk, so ``sync_chunk`` does before a done mark vouches for
 one.
 
+Metadata has no checksum of its own, and it says where a store lies on Earth. So a finished group
+holds a digest of it, which is compared whenever the group is opened.
+
 On S3 a chunk is one object, which is there when its request was answered: nothing is flushed. There
-is no rename either, so a group says of itself when it is complete.
+is no rename either, so a group is complete when it holds that digest.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Sequence
@@ -23,7 +28,7 @@ import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.core.array_spec import ArrayConfigParams
 
-from tilemap.errors import StoreError
+from tilemap.errors import OutputError, StoreError
 from tilemap.files import storing
 
 if TYPE_CHECKING:
@@ -36,8 +41,19 @@ WRITE_ALL: ArrayConfigParams = {"write_empty_chunks": True}
 """Of an open array, not of the stored one: a chunk of nothing but fill is written too."""
 
 
+CONTENT = "tilemap:content"
+"""Attribute of a finished group: names of its files, and one digest of what they say."""
 COMPLETE = "tilemap:complete"
-"""Attribute of a group on S3 that has all its arrays."""
+"""Attribute of a complete group on S3 that was made before there was ``CONTENT``."""
+_META, _CHECKED = "zarr.json", "crc32c"
+
+
+class DamagedChunkError(StoreError):
+    """A chunk that was never written, cannot be read, or fails its checksum."""
+
+
+class DamagedStoreError(StoreError):
+    """A store that is not there or whose metadata is damaged; it has to be made again."""
 
 
 def create_group(path: Place, attributes: dict[str, Any]) -> zarr.Group:
@@ -51,46 +67,131 @@ def create_group(path: Place, attributes: dict[str, Any]) -> zarr.Group:
 
 
 def finish_group(path: Place) -> None:
-    """Let a group made by ``create_group`` be opened, in one step."""
+    """Let a group made by ``create_group`` be opened, in one step; nothing else is added to it."""
+    made: Place = _partial(path) if isinstance(path, Path) else path
+    names = _unchecked(made)
+    root = json.loads(_read(made, _META) or b"{}")
+    root["attributes"] = {
+        **root.get("attributes", {}),
+        CONTENT: {"files": names, "sha256": _content_digest(made, names)},
+    }
+    text = json.dumps(root, indent=2).encode()
     if isinstance(path, Path):
+        (_partial(path) / _META).write_bytes(text)
         _partial(path).rename(path)
     else:
-        group = zarr.open_group(_bucket_store(path), mode="r+", zarr_format=3)
-        group.update_attributes({COMPLETE: True})
+        (path / _META).write(text)
 
 
 def _partial(path: Path) -> Path:
     return path.with_name(path.name + ".partial")
 
 
+def remove_group(path: Place) -> None:
+    """Remove a group, whatever state it is in.
+
+    Raises:
+        OutputError: if it cannot be removed from its bucket.
+    """
+    if isinstance(path, Path):
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.delete()
+
+
 def open_group(path: Place) -> zarr.Group:
     """An existing group, for reading and for writing its chunks.
 
     Raises:
-        StoreError: if there is none.
+        DamagedStoreError: if there is none, or its metadata is not what it was made with.
+        StoreError: if it cannot be asked.
     """
-    if not isinstance(path, Path):
-        return _open_remote(path)
+    _check_content(path)
+    where = str(path) if isinstance(path, Path) else _bucket_store(path)
     try:
-        return zarr.open_group(str(path), mode="r+", zarr_format=3)
-    except (FileNotFoundError, KeyError, ValueError) as error:
-        raise StoreError(f"cannot open the store {path}: {error}") from error
+        return zarr.open_group(where, mode="r+", zarr_format=3)
+    except Exception as error:  # of zarr, which raises what its parser happens to meet
+        raise DamagedStoreError(f"cannot open the store {path}: {error}") from error
+
+
+def _check_content(path: Place) -> None:
+    try:
+        data = _read(path, _META)
+    except OutputError as error:
+        raise StoreError(str(error)) from error
+    if data is None:
+        raise DamagedStoreError(f"cannot open the store {path}: it is not there")
+    try:
+        attributes = json.loads(data).get("attributes", {})
+        made = attributes.get(CONTENT)
+        if made is None:  # made before there was one
+            if not isinstance(path, Path) and attributes.get(COMPLETE) is not True:
+                raise DamagedStoreError(f"the store {path} was never completed")
+            return
+        same = _content_digest(path, list(made["files"])) == made["sha256"]
+    except (ValueError, TypeError, KeyError, AttributeError):
+        same = False
+    if not same:
+        raise DamagedStoreError(f"the store {path} is damaged: its metadata has changed")
+
+
+def _unchecked(path: Place) -> list[str]:
+    """Files of a group that no checksum of their own covers: metadata, small coordinates."""
+    if isinstance(path, Path):
+        every = sorted(f.relative_to(path).as_posix() for f in path.rglob("*") if f.is_file())
+    else:
+        every = sorted(key.removeprefix(f"{path.key}/") for key, _ in path.list())
+    arrays = {name.rpartition("/")[0]: name for name in every if name.endswith(f"/{_META}")}
+    bare = {
+        folder
+        for folder, name in arrays.items()
+        if _CHECKED
+        not in [codec["name"] for codec in json.loads(_read(path, name) or b"{}")["codecs"]]
+    }
+    return [n for n in every if n.endswith(_META) or n.partition("/")[0] in bare]
+
+
+def _read(path: Place, name: str) -> bytes | None:
+    """A file of a store; None if it is not there or the disk has lost it.
+
+    Raises:
+        StoreError: if it may not be read.
+    """
+    if isinstance(path, Path):
+        try:
+            return (path / name).read_bytes()
+        except PermissionError as error:
+            raise StoreError(f"cannot open the store {path}: {error.strerror}") from error
+        except OSError:
+            return None
+    try:
+        return (path / name).read()
+    except OutputError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return None
+        raise
+
+
+def _content_digest(path: Place, names: Sequence[str]) -> str:
+    """Digest of what the files say; of metadata whatever its layout."""
+    total = hashlib.sha256()
+    for name, data in zip(names, ask_each(path, lambda n: _read(path, n), names), strict=True):
+        if data is None:
+            raise ValueError(f"{name} is not there")
+        if name.endswith(_META):
+            value = json.loads(data)
+            if name == _META:
+                value["attributes"].pop(CONTENT, None)
+                value.pop("consolidated_metadata", None)  # a copy, which readers may add
+            data = json.dumps(value, sort_keys=True).encode()
+        total.update(f"{name} {len(data)}\n".encode() + data)
+    return total.hexdigest()
 
 
 def _bucket_store(place: Any) -> BucketStore:
     from tilemap.stores.remote.zarr_store import BucketStore
 
     return BucketStore(place)
-
-
-def _open_remote(place: Any) -> zarr.Group:
-    from tilemap.stores.remote.place import told
-
-    with told(place, "open the store", StoreError):
-        group = zarr.open_group(_bucket_store(place), mode="r+", zarr_format=3)
-        if group.attrs.get(COMPLETE) is not True:
-            raise StoreError(f"the store {place} was never completed; start it anew with `fresh`")
-    return group
 
 
 def snapshot(place: Place) -> Place:
@@ -138,14 +239,15 @@ def array_of(group: zarr.Group, name: str) -> zarr.Array[Any]:
     """An array of a group.
 
     Raises:
-        StoreError: if the group has no such array.
+        DamagedStoreError: if the group has no such array.
     """
-    with zarr.config.set({"array.write_empty_chunks": True}):  # taken over by the open array
-        array = group.get(name)
+    try:
+        with zarr.config.set({"array.write_empty_chunks": True}):  # taken over by the open array
+            array = group.get(name)
+    except Exception as error:  # see ``open_group``
+        raise DamagedStoreError(f"cannot open {group.store_path}/{name}: {error}") from error
     if not isinstance(array, zarr.Array):
-        raise StoreError(
-            f"the store {group.store_path} has no array {name!r}; start it anew with `fresh`"
-        )
+        raise DamagedStoreError(f"the store {group.store_path} has no array {name!r}")
     return array
 
 
@@ -209,7 +311,8 @@ def read_chunk(array: zarr.Array[Any], index: Index) -> npt.NDArray[Any]:
     """Read one whole chunk.
 
     Raises:
-        StoreError: if it was never written, cannot be read, or fails its checksum.
+        DamagedChunkError: if it was never written, cannot be read, or fails its checksum.
+        StoreError: if it cannot be asked.
     """
     if (remote := _remote(array)) is not None:
         return _read_remote(remote, array, index)
@@ -217,12 +320,14 @@ def read_chunk(array: zarr.Array[Any], index: Index) -> npt.NDArray[Any]:
         raise _missing(array, index)
     try:
         return np.asarray(array[_selection(array, index)])
-    except (OSError, ValueError, RuntimeError) as error:
-        raise StoreError(f"chunk {index} of {array.path} is damaged: {error}") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # of a decoder that meets damaged bytes
+        raise DamagedChunkError(f"chunk {index} of {array.path} is damaged: {error}") from error
 
 
-def _missing(array: zarr.Array[Any], index: Index) -> StoreError:
-    return StoreError(
+def _missing(array: zarr.Array[Any], index: Index) -> DamagedChunkError:
+    return DamagedChunkError(
         f"chunk {index} of {array.path} must be written before it is read; it is missing"
     )
 
@@ -236,7 +341,7 @@ def _read_remote(remote: BucketStore, array: zarr.Array[Any], index: Index) -> n
         except MissingChunkError as error:
             raise _missing(array, index) from error
         except (ValueError, RuntimeError) as error:
-            raise StoreError(f"chunk {index} of {array.path} is damaged: {error}") from error
+            raise DamagedChunkError(f"chunk {index} of {array.path} is damaged: {error}") from error
 
 
 def sync_chunk(array: zarr.Array[Any], index: Index) -> None:

@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 from odc.geo.geobox import GeoBox
 
-from tilemap.errors import DamagedError, StoreError
+from tilemap.errors import DamagedError
 from tilemap.geometry import Tile, TileGrid, Window
 from tilemap.stores import georeference as geo
 from tilemap.stores.chunks import (
+    DamagedChunkError,
     add_array,
     array_of,
     create_group,
@@ -136,7 +137,7 @@ class CoreStore:
         """
         try:
             return read_chunk(self._layers[name], self._index(name, tile))
-        except StoreError as error:
+        except DamagedChunkError as error:
             self.marks.set(tile, Mark.MISSING)  # the same command mends it
             raise DamagedError(str(error), tile) from error
 
@@ -144,7 +145,7 @@ class CoreStore:
         """The figures of one core, float64 (figure,)."""
         try:
             figures: npt.NDArray[np.float64] = read_chunk(self._figures, (*tile, 0))[0, 0]
-        except StoreError as error:
+        except DamagedChunkError as error:
             self.marks.set(tile, Mark.MISSING)
             raise DamagedError(str(error), tile) from error
         return figures

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import zarr
 from odc.geo.geobox import GeoBox
 
-from tilemap.errors import StoreError
+from tilemap.errors import DamagedError
 from tilemap.geometry import Tile, TileGrid, Window
 from tilemap.stores import georeference as geo
 from tilemap.stores.chunks import (
+    DamagedChunkError,
+    Index,
     add_array,
     array_of,
     create_group,
@@ -152,14 +155,25 @@ class MapStore:
         self.marks.set(tile, mark)
 
     def read_core(self, layer: Layer, tile: Tile) -> ByteArray:
-        """One layer of one core, uint8 (y, x)."""
-        return read_chunk(self._layers[layer], tile)
+        """One layer of one core, uint8 (y, x).
+
+        Raises:
+            DamagedError: if it was never written or is damaged; it is missing from then on.
+        """
+        return self._read(self._layers[layer], tile, tile)
+
+    def _read(self, array: zarr.Array[Any], index: Index, tile: Tile) -> npt.NDArray[Any]:
+        try:
+            return read_chunk(array, index)
+        except DamagedChunkError as error:
+            self.marks.set(tile, Mark.MISSING)  # the same command mends it
+            raise DamagedError(str(error), tile) from error
 
     def read_window(self, layer: Layer, window: Window) -> ByteArray:
         """One layer of any window inside the scene, uint8 (y, x).
 
         Raises:
-            StoreError: if a chunk it needs was never written.
+            DamagedError: if a chunk it needs was never written or is damaged.
         """
         out = np.empty(window.shape, dtype=np.uint8)
         core = self.grid.core
@@ -167,17 +181,17 @@ class MapStore:
             for col in range(window.left // core, -(-window.right // core)):
                 owned = self.grid.core_window((row, col))
                 part = owned.intersect(window)
-                try:
-                    chunk = self.read_core(layer, Tile(row, col))
-                except StoreError:
-                    self.marks.set(Tile(row, col), Mark.MISSING)  # the same command mends it
-                    raise
+                chunk = self.read_core(layer, Tile(row, col))
                 out[part.within(window)] = chunk[part.within(owned)]
         return out
 
     def read_stats(self, tile: Tile) -> CoreStats:
-        """Figures of one core."""
-        figures = read_chunk(self._stats, (*tile, 0))[0, 0]
+        """Figures of one core.
+
+        Raises:
+            DamagedError: if they were never written or are damaged; they are missing from then on.
+        """
+        figures = self._read(self._stats, (*tile, 0), tile)[0, 0]
         counts = figures[:512].astype(np.int64)
         seam = Seam(int(figures[512]), int(figures[513]), float(figures[514]))
         return CoreStats(counts[:256], counts[256:], seam)
@@ -189,3 +203,19 @@ class MapStore:
             has_chunk(array, tile) for array in self._layers.values()
         )
         return mark if whole else Mark.MISSING
+
+    def verify(self, tile: Tile) -> bool:
+        """Read all of one core.
+
+        Returns:
+            True if it is done and every chunk of it is whole.
+        """
+        if self.state(tile) is not Mark.DONE:
+            return False
+        try:
+            self.read_stats(tile)
+            for layer in self._layers:
+                self.read_core(layer, tile)
+        except DamagedError:
+            return False
+        return True

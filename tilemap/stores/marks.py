@@ -11,6 +11,7 @@ import zarr
 
 from tilemap.geometry import Tile
 from tilemap.stores.chunks import (
+    DamagedChunkError,
     add_array,
     array_of,
     has_chunk,
@@ -43,10 +44,13 @@ class Marks:
         add_array(group, NAME, shape, (1, 1), np.uint8, ("row", "col"))
 
     def get(self, tile: Tile) -> Mark:
-        """State of one tile."""
+        """State of one tile; missing if its mark is damaged, as a power cut may leave it."""
         if not has_chunk(self._array, tile):
             return Mark.MISSING
-        return Mark(int(read_chunk(self._array, tile)[0, 0]))
+        try:
+            return Mark(int(read_chunk(self._array, tile)[0, 0]))
+        except (DamagedChunkError, ValueError):
+            return Mark.MISSING
 
     def set(self, tile: Tile, mark: Mark) -> None:
         """Record the state of one tile; what it vouches for must be flushed before."""

@@ -24,9 +24,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from tilemap.errors import DamagedError, StoreError
+from tilemap.errors import DamagedError
 from tilemap.geometry import Tile, TileGrid, Window
 from tilemap.stores.chunks import (
+    DamagedChunkError,
     Index,
     add_array,
     array_of,
@@ -76,7 +77,7 @@ def kept_measures(group: Any) -> list[Uncertainty]:
 def _whose(tile: Tile) -> Iterator[None]:
     try:
         yield
-    except StoreError as error:
+    except DamagedChunkError as error:
         raise DamagedError(str(error), tile) from error
 
 

@@ -13,13 +13,14 @@ from odc.geo.geobox import GeoBox
 from tilemap.errors import DamagedError, StoreError
 from tilemap.geometry import Tile, TileGrid
 from tilemap.stores import georeference as geo
-from tilemap.stores.chunks import open_group, read_chunk
+from tilemap.stores.chunks import DamagedStoreError, open_group, read_chunk
 from tilemap.stores.series import DateStore, create_planes
 
 if TYPE_CHECKING:
     from tilemap.stores.remote.place import Place
 
 FILE = "probabilities.zarr"
+_MENDS = "the same `tilemap segment` on that directory mends it"
 _ONE = int(np.float16(1.0).view(np.uint16))
 _QUANTISED = np.rint(
     np.arange(_ONE + 1, dtype=np.uint16).view(np.float16).astype(np.float64) * 254
@@ -49,7 +50,10 @@ class ProbabilityStore(DateStore):
 
     def __init__(self, path: Place) -> None:
         self.path = path
-        attributes = open_group(path).attrs.asdict()
+        try:
+            attributes = open_group(path).attrs.asdict()
+        except DamagedStoreError as error:
+            raise DamagedStoreError(f"{error}; {_MENDS}") from error
         try:
             cut: Any = attributes["tilemap:grid"]
             kinds: Any = attributes["tilemap:classes"]
@@ -95,16 +99,18 @@ class ProbabilityStore(DateStore):
         Returns:
             Whether all are there and done.
         """
-        lost = 0
-        for tile in self.grid.tiles():
-            if not self.has(tile):
-                lost += 1
-                continue
-            try:
-                super().read_core(tile)
-            except DamagedError:
-                lost += 1
+        lost = sum(not self.verify_core(tile) for tile in self.grid.tiles())
         return lost == 0
+
+    def verify_core(self, tile: Tile) -> bool:
+        """The same of one core."""
+        if not self.has(tile):
+            return False
+        try:
+            super().read_core(tile)
+        except DamagedError:
+            return False
+        return True
 
     def read_core(self, tile: Tile) -> ByteArray:
         """One core, uint8 (class, y, x); a store that is read for others stays as it is.
@@ -115,6 +121,4 @@ class ProbabilityStore(DateStore):
         try:
             return read_chunk(self._array, (0, *tile))
         except StoreError as error:
-            raise StoreError(
-                f"{self.path}: {error}; the same `tilemap segment` on that directory mends it"
-            ) from error
+            raise StoreError(f"{self.path}: {error}; {_MENDS}") from error

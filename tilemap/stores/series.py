@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 from odc.geo.geobox import GeoBox
 
-from tilemap.errors import DamagedError, StoreError
+from tilemap.errors import DamagedError
 from tilemap.geometry import Tile, TileGrid, Window
 from tilemap.stores import georeference as geo
 from tilemap.stores.chunks import (
+    DamagedChunkError,
     add_array,
     array_of,
     create_group,
@@ -146,6 +147,6 @@ class DateStore:
         """
         try:
             return read_chunk(self._array, (0, *tile))
-        except StoreError as error:
+        except DamagedChunkError as error:
             self.marks.set(tile, Mark.MISSING)
             raise DamagedError(str(error), tile) from error

@@ -201,7 +201,7 @@ def vat_dbf(rows: Sequence[ClassRow]) -> bytes:
 
 
 def write_sidecars(final: Path, rows: Sequence[ClassRow]) -> tuple[Path, ...]:
-    """Write what ``sidecar_names`` lists, each whole or not at all.
+    """Write what ``sidecar_names`` lists, each whole or not at all; what is right already stays.
 
     Args:
         final: the class map's final name; it is published after its sidecars.
@@ -222,7 +222,8 @@ def write_sidecars(final: Path, rows: Sequence[ClassRow]) -> tuple[Path, ...]:
     )
     paths = tuple(final.with_name(name) for name in sidecar_names(final.name))
     for path, content in zip(paths, contents, strict=True):
-        write_bytes(path, content)
+        if not path.is_file() or path.read_bytes() != content:
+            write_bytes(path, content)
     return paths
 
 

@@ -6,13 +6,11 @@ local directory. So what it removes was its own, whatever else lies beside it.
 
 from __future__ import annotations
 
-import json
-import os
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 from tilemap.errors import OutputError
+from tilemap.files import read_sealed, write_sealed
 from tilemap.stores.remote.address import AllowList
 from tilemap.stores.remote.place import RemotePlace
 
@@ -31,29 +29,28 @@ def claim(stores: Path, wanted: RemotePlace, digest: str) -> RemotePlace:
         The folder; nothing lies in it yet.
     """
     place = wanted / f"run-{digest[:12]}-{uuid4().hex[:12]}"
-    partial = stores / f"{FILE}.partial"
-    with partial.open("w") as file:
-        json.dump({"stores": str(wanted), "place": str(place)}, file, indent=2)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(stores / FILE)
+    write_sealed(stores / FILE, {"stores": str(wanted), "place": str(place)})
     return place
 
 
 def claimed(stores: Path, allow: AllowList) -> tuple[RemotePlace, str] | None:
     """The folder of a run and what the user named; None if its stores are local.
 
+    None as well if what was written down is damaged, see ``is_damaged``.
+
     Raises:
-        OutputError: if what was written down cannot be read, or may not be asked.
+        OutputError: if the folder may not be asked.
     """
-    try:
-        found: Any = json.loads((stores / FILE).read_text())
-        place, wanted = str(found["place"]), str(found["stores"])
-    except (FileNotFoundError, NotADirectoryError):
+    found = read_sealed(stores / FILE)
+    if found is None or not {"place", "stores"} <= found.keys():
         return None
-    except (OSError, ValueError, TypeError, KeyError) as problem:
-        raise OutputError(f"cannot read {stores / FILE}, which says where stores lie") from problem
-    return RemotePlace.parse(place, allow), wanted
+    return RemotePlace.parse(str(found["place"]), allow), str(found["stores"])
+
+
+def is_damaged(stores: Path) -> bool:
+    """Return True if a folder was claimed, but what was written down cannot be read any more."""
+    found = read_sealed(stores / FILE)
+    return (stores / FILE).exists() and (found is None or not {"place", "stores"} <= found.keys())
 
 
 def check_claim(stores: Path, wanted: RemotePlace | None, allow: AllowList) -> None:
@@ -82,4 +79,4 @@ def release(stores: Path, allow: AllowList) -> None:
     found = claimed(stores, allow)
     if found is not None:
         found[0].delete()
-        (stores / FILE).unlink(missing_ok=True)
+    (stores / FILE).unlink(missing_ok=True)
