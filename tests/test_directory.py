@@ -134,7 +134,7 @@ def test_the_same_run_continues_and_another_is_refused(tmp_path: Path) -> None:
     directory.check(ONE, fresh=False)
     with pytest.raises(OutputError, match=r"grid\.core was 512, now 960; inputs") as caught:
         directory.check(TWO, fresh=False)
-    assert "--fresh" in str(caught.value)
+    assert "`fresh`" in str(caught.value)
     assert len(str(caught.value).splitlines()) == 2
     directory.check(TWO, fresh=True)
     assert _listing(tmp_path) == [STORES, f"{STORES}/{IDENTITY_FILE}"]

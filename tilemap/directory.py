@@ -249,7 +249,7 @@ class RunDirectory:
         if digest is not None and digest != digest_of(identity) and not fresh:
             raise OutputError(
                 f"{self.path} belongs to another run, whose {IDENTITY_FILE} is damaged\n"
-                "give another --out, or --fresh to start this one anew"
+                "give another `out`, or `fresh` to start this one anew"
             )
 
     def _only_remains(self) -> bool:
