@@ -22,7 +22,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-EXTRAS = ("onnx", "dashboard", "s3", "stac", "geoparquet", "tls", "slurm", "kubernetes")
+EXTRAS = ("onnx", "dashboard", "s3", "stac", "geoparquet", "slurm", "kubernetes")
 """Of both images; the CUDA image has ``cuda`` too."""
 PYTHON, PLATFORM = "3.11", "x86_64-manylinux_2_28"
 

@@ -26,6 +26,8 @@ from tilemap.stores.remote.place import RemotePlace
 from tilemap.worker import Backend
 
 if TYPE_CHECKING:
+    from distributed import Client
+
     from tilemap.changing.execute import ChangeResult
     from tilemap.changing.settings import ChangeSettings
     from tilemap.training.interface import Listener
@@ -51,7 +53,8 @@ class Options(TypedDict, total=False):
     ``tta`` (none, flips, rotations: the mean over each patch mirrored and turned). Of the
     products: ``uncertainty`` ("entropy", "margin"), ``probabilities`` (True keeps those of every
     class, for ``change``). Of the cluster: ``cluster`` (a file with a ``[cluster]`` table, or its
-    keys), or ``scheduler``, or ``workers``; ``memory_limit`` ("2GiB", of one worker).
+    keys), or ``scheduler`` (an address, or a ``distributed.Client``), or ``workers``;
+    ``memory_limit`` ("2GiB", of one worker).
     ``keep_stores``; ``stores`` (an ``s3://`` folder for them), ``publish`` (one for the products
     too).
     """
@@ -74,7 +77,7 @@ class Options(TypedDict, total=False):
     uncertainty: Sequence[str]
     probabilities: bool
     cluster: str | Path | Mapping[str, Any] | None
-    scheduler: str | None
+    scheduler: str | Client | None
     workers: int | None
     memory_limit: str | int | None
     keep_stores: bool
@@ -308,7 +311,7 @@ class ChangeOptions(TypedDict, total=False):
     precision: str
     engine: str
     cluster: str | Path | Mapping[str, Any] | None
-    scheduler: str | None
+    scheduler: str | Client | None
     workers: int | None
     memory_limit: str | int | None
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 EXIT_OK = 0
 EXIT_PARTIAL = 3
 EXIT_BUG = 70
-INTERRUPTED = 130
 
 
 class TilemapError(Exception):

@@ -13,7 +13,7 @@ from typing import Any
 
 from distributed import Client
 
-from tilemap.cluster import connect, make_flight, pins, route_of, thread_count
+from tilemap.cluster import connect, make_flight, opened, pins, reaching, route_of, thread_count
 from tilemap.cluster.shipping import seed
 from tilemap.directory import RunDirectory, store_digest
 from tilemap.errors import EXIT_OK, EXIT_PARTIAL, OutputError, StoreError
@@ -39,7 +39,7 @@ from tilemap.stores.remote.publish import put_folder
 from tilemap.stores.sidecars import write_sidecars
 from tilemap.stores.tiles import TileStore
 from tilemap.tasks import Outcome, TaskWindow, Work
-from tilemap.worker import Receipt, RunPlugin, RunSpec, opened, peak_memory
+from tilemap.worker import Receipt, RunPlugin, RunSpec, peak_memory
 
 SHOWN = ("quicklook.png", "report.html")
 """What only shows a run."""
@@ -127,7 +127,7 @@ def execute(
             check_claim(directory.stores, settings.stores, settings.allow)
         done = Outcome()
         try:
-            with nullcontext(client) if client else connect(settings.cluster) as joined:
+            with reaching(client) if client else connect(settings.cluster) as joined:
                 if fresh:
                     directory.clear()
                     existed = False
@@ -321,7 +321,7 @@ def _execute(
             mapped = grid.core_window(receipt.tile).size if receipt.stage == "segment" else 0
             progress.advance(receipt, mapped)
 
-        before = client.run(time.process_time)
+        before = client.run(time.process_time, on_error="ignore")
         flight = make_flight(client, settings.cluster, route)
         work = Work(
             spec.name, grid, frozenset(segmented), frozenset(stitched),
@@ -340,10 +340,10 @@ def _execute(
         if kept is not None and not isinstance(kept_in, Path):
             fetch_folder(kept_in, directory.path / PROBABILITIES)
         spent = time.perf_counter() - started
-        after = client.run(time.process_time)
+        after = client.run(time.process_time, on_error="ignore")
         # A worker that died takes its figure along; one that joined began at 0.
         processor = sum(seconds - before.get(name, 0.0) for name, seconds in after.items())
-        peak = max([*outcome.peak_bytes.values(), *client.run(peak_memory).values()])
+        peak = _peak(client, outcome)
     record = make_record(prepared, outcome, products, seam)
     record["warnings"] += [f"begun by other versions: {line}" for line in others]
     record["memory"] = {"planned_bytes": prepared.plan.worker_bytes, "peak_bytes": peak}
@@ -393,6 +393,12 @@ def _mend(directory: RunDirectory, prepared: Prepared, record: dict[str, Any]) -
 
 def _is_same(path: Path, sha256: str) -> bool:
     return path.is_file() and registry.file_sha256(path) == sha256
+
+
+def _peak(client: Client, outcome: Outcome) -> int:
+    """Largest resident memory of any worker, in bytes; one that was lost has left receipts."""
+    now = client.run(peak_memory, on_error="ignore")
+    return max([*outcome.peak_bytes.values(), *now.values()], default=0)
 
 
 def _complete(

@@ -8,24 +8,24 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import os
 import resource
+import socket
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+from uuid import uuid4
 
 import numpy as np
 import numpy.typing as npt
-from distributed import Client, Worker, WorkerPlugin
+from distributed import Worker, WorkerPlugin
 
 from tilemap.cluster.census import has_gpu
 from tilemap.cluster.shipping import Shipped, provide, serve
 from tilemap.cluster.versions import leave
-from tilemap.errors import DamagedError, StoreError, UnavailableError
+from tilemap.errors import DamagedError, StoreError
 from tilemap.geometry import Tile, TileGrid, Window
 from tilemap.models.allocator import give_back_freed_memory
 from tilemap.models.keeping import HeldModel, ModelShelf
@@ -79,11 +79,12 @@ class RunSpec:
         stores: directory of the stores, or folder of a bucket.
         inputs: files of the scene; a worker that sees other ones does not open the run.
         keep_tiles: whether patches go through the tile store.
-        pin: give each worker process a core of its own.
+        pin: give each worker process a core of its own, if one is free.
         memory_bytes: what was planned for a worker; near it, freed memory is given back.
         probabilities: store of every class's probability; None if they are not kept.
         gpu: only workers that declare a GPU run the model, so only they load it.
         ship: workers may not see the model's file where it lies, and fetch it from each other.
+        opening: tells it apart from the same run, opened by another driver or earlier.
     """
 
     digest: str
@@ -99,12 +100,12 @@ class RunSpec:
     probabilities: Place | None = None
     gpu: bool = False
     ship: bool = False
+    opening: str = field(default_factory=lambda: uuid4().hex[:8])
 
     @property
     def name(self) -> str:
-        """Of the run in the worker processes, whatever other runs left there: by its stores too."""
-        place = hashlib.sha256(str(self.stores).encode()).hexdigest()
-        return f"{self.digest[:16]}-{place[:8]}"
+        """Of the run in the worker processes, whatever other drivers have open there."""
+        return f"{self.digest[:16]}-{self.opening}"
 
     @property
     def files(self) -> tuple[Shipped, ...]:
@@ -299,7 +300,7 @@ _shelf = ModelShelf()
 
 
 def settle(worker: Worker, pin: bool, alone: bool) -> None:
-    """Bound GDAL's cache in a worker process; give it a core of its own where it is pinned.
+    """Bound GDAL's cache in a worker process; give it a free core where it is to be pinned.
 
     Args:
         worker: of the process.
@@ -311,17 +312,38 @@ def settle(worker: Worker, pin: bool, alone: bool) -> None:
             Path("/proc/self/clear_refs").write_text("5")
     os.environ.setdefault("GDAL_CACHEMAX", str(GDAL_CACHE_MB))
     if pin and isinstance(worker.name, int) and hasattr(os, "sched_setaffinity"):
-        cores = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, {cores[worker.name % len(cores)]})
+        _own_core(worker.name)
 
 
-class NamedPlugin(WorkerPlugin):
-    """A plugin that can be taken away again."""
-
-    name: str
+_core: list[socket.socket] = []
+"""What keeps others off the core that this process has; empty if it has none of its own."""
 
 
-class RunPlugin(NamedPlugin):
+def _own_core(first: int) -> None:
+    """Take a core that no other worker on this machine has; do without where all are taken.
+
+    A name in Linux' abstract namespace belongs to one process, and is free when that ends.
+
+    Args:
+        first: number of the core that is tried first.
+    """
+    if _core:
+        return
+    cores = sorted(os.sched_getaffinity(0))
+    for number in range(len(cores)):
+        core = cores[(first + number) % len(cores)]
+        taken = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            taken.bind(f"\0tilemap-core-{core}")
+            os.sched_setaffinity(0, {core})
+        except OSError:
+            taken.close()
+            continue
+        _core.append(taken)
+        return
+
+
+class RunPlugin(WorkerPlugin):
     """Opens a run in every worker process, those that join later included.
 
     Those that segment load the model.
@@ -330,6 +352,7 @@ class RunPlugin(NamedPlugin):
     def __init__(self, spec: RunSpec) -> None:
         self.spec = spec
         self.name = f"tilemap-{spec.name}"
+        self._over = False
 
     async def setup(self, worker: Worker) -> None:
         """Called by Dask in each worker."""
@@ -352,33 +375,17 @@ class RunPlugin(NamedPlugin):
         context = RunContext(spec, worker.address)
         if segments:
             context.model()
-        self.teardown(worker)  # of an earlier try
-        _contexts[self.spec.name] = context
+        if self._over:  # the driver went while the model came
+            context.close()
+        else:
+            _contexts[self.spec.name] = context
 
     def teardown(self, worker: Worker) -> None:
         """Called by Dask when the run is over."""
+        self._over = True
         context = _contexts.pop(self.spec.name, None)
         if context is not None:
             context.close()
-
-
-@contextlib.contextmanager
-def opened(client: Client, plugin: NamedPlugin) -> Iterator[None]:
-    """A run open in every worker process of a cluster, and closed again, come what may.
-
-    Args:
-        client: of the cluster.
-        plugin: ``RunPlugin`` or one like it.
-    """
-    try:
-        client.register_plugin(plugin)  # a worker may refuse, and the others have it then
-        yield
-    except UnavailableError:
-        raise  # there is nobody to tell
-    except Exception:
-        client.unregister_worker_plugin(plugin.name)
-        raise
-    client.unregister_worker_plugin(plugin.name)
 
 
 def context_of(run: str) -> RunContext:

@@ -213,7 +213,7 @@ def test_stopped_by_its_service_manager(site: Path) -> None:
         time.sleep(1.0)
         process.terminate()
         _, err = process.communicate(timeout=60)
-        assert process.returncode == 130
+        assert process.returncode == 128 + signal.SIGTERM
         assert "the same command continues" in err
         assert "Traceback" not in err
     finally:

@@ -203,11 +203,10 @@ def test_the_wheel_makes_workers_out_of_strangers(
     ):
         pass
     options: dict[str, Any] = {"model": api.DEMO_MODEL, "core": 448, "device": "cpu"}
-    result = api.segment(
-        api.demo_scene(), out=tmp_path / "sent", cluster={**table, "wheel": str(wheel)}, **options
-    )
+    table = {**table, "wheel": str(wheel)}
+    result = api.segment(api.demo_scene(), out=tmp_path / "sent", cluster=table, **options)
     digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
-    with Client(several.address, set_as_default=False) as client:
+    with connect(parse_table(table, tmp_path).settings()) as client:
         several.worker("two")
         client.wait_for_workers(2, timeout=30)
         ours = client.run(lambda: __import__("tilemap").__file__)

@@ -6,11 +6,11 @@ import dataclasses
 import shutil
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 from distributed import Client
@@ -24,7 +24,7 @@ from tilemap.changing.products import Files, publish_all
 from tilemap.changing.regions import FOLDER, join_borders, read_polygons
 from tilemap.changing.registering import block_keys, block_side, register
 from tilemap.changing.working import ChangePlugin, ChangeSpec, DateWork, Task
-from tilemap.cluster import connect, make_flight, pins, thread_count
+from tilemap.cluster import connect, make_flight, opened, pins, reaching, thread_count
 from tilemap.comparison.qa import Qa
 from tilemap.directory import digest_of, store_digest
 from tilemap.errors import EXIT_OK, EXIT_PARTIAL, InputChangedError, OutputError, StoreError
@@ -42,7 +42,6 @@ from tilemap.stores.fingerprint import Inputs
 from tilemap.stores.marks import Mark
 from tilemap.stores.masks import Rule
 from tilemap.stores.series import DateStore
-from tilemap.worker import opened
 
 
 @dataclass(frozen=True)
@@ -118,7 +117,7 @@ def execute_series(
         try:
             directory.stores.mkdir(exist_ok=True)
             directory.begin(prepared.identity, versions)
-            with nullcontext(client) if client else connect(prepared.settings.cluster) as joined:
+            with reaching(client) if client else connect(prepared.settings.cluster) as joined:
                 inputs = _segment(prepared, out, told, joined, allow_other_versions)
                 prepared = prepared.segmented(_dates(prepared, inputs))
                 directory.begin(prepared.identity, versions)
@@ -272,7 +271,8 @@ class _Run:
         self.told.note(host)
         self.told.begin(total, self.resumed, dates * grid.scene[0] * grid.scene[1])
         spec = ChangeSpec(
-            f"change-{self.digest[:16]}-a", self.directory.stores.absolute(), grid, self.works,
+            f"change-{self.digest[:16]}-{uuid4().hex[:8]}-a",
+            self.directory.stores.absolute(), grid, self.works,
             side, pins(prepared.settings.cluster), prepared.worker_bytes,
         )  # fmt: skip
         with opened(self.client, ChangePlugin(spec)):

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from distributed import Worker
+from distributed import Worker, WorkerPlugin
 
 from tilemap.area import CellArea
 from tilemap.changing.batch import Key, Receipt
@@ -34,7 +34,7 @@ from tilemap.stages.sieve import SieveRule, finish_core, survey_core
 from tilemap.stores.cog import RasterProfile
 from tilemap.stores.core_store import CoreStore
 from tilemap.stores.series import DateStore
-from tilemap.worker import NEAR, NamedPlugin, peak_memory, resident_memory, settle
+from tilemap.worker import NEAR, peak_memory, resident_memory, settle
 
 NODATA = 255
 ByteArray = npt.NDArray[np.uint8]
@@ -227,7 +227,7 @@ class _Contexts:
 _contexts = _Contexts()
 
 
-class ChangePlugin(NamedPlugin):
+class ChangePlugin(WorkerPlugin):
     """Opens a run in every worker process, those that join later included."""
 
     def __init__(self, spec: ChangeSpec) -> None:

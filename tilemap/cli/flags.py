@@ -16,10 +16,10 @@ def with_flags(text: str) -> str:
 @cache
 def _flags() -> dict[str, str]:
     """Flags of all commands by the names of their options."""
-    from tilemap.cli.main import app
+    from tilemap.cli.main import make_app
 
     flags: dict[str, str] = {}
-    commands = [typer.main.get_command(app)]
+    commands = [typer.main.get_command(make_app())]
     while commands:
         command = commands.pop()
         commands += getattr(command, "commands", {}).values()

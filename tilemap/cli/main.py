@@ -1,83 +1,152 @@
-"""``tilemap``: the command, its errors and its exit codes."""
+"""``tilemap``: the command, its errors, its exit codes and how it is stopped."""
 
 from __future__ import annotations
 
 import io
+import os
+import signal
 import sys
-import traceback
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, NoReturn
 
-import typer
+from tilemap.errors import EXIT_BUG
 
-from tilemap.cli import area, change, evaluate, ledger, models, nightly, segment, train
-from tilemap.cli.flags import with_flags
-from tilemap.errors import EXIT_BUG, INTERRUPTED
-from tilemap.files import outside_error
+if TYPE_CHECKING:
+    from types import FrameType
 
-app = typer.Typer(
-    name="tilemap",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-app.command("demo")(segment.demo)
-app.command("plan")(segment.plan)
-app.command("segment")(segment.segment)
-app.command("change")(change.change)
-app.command("sample")(area.sample)
-app.command("area")(area.area)
-app.command("train")(train.train)
-app.command("evaluate")(evaluate.evaluate)
-app.command("nightly")(nightly.nightly)
-app.add_typer(ledger.app, name="ledger")
-app.add_typer(models.app, name="models")
+    import typer
+
+STOPPED = "stopped; the same command continues"
+ORDERLY_S = 10.0
+"""How long a command that is stopped may take to put things in order."""
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
-        from tilemap import __version__
+def make_app() -> typer.Typer:
+    """The commands. Their modules load here, where a signal is already waited for."""
+    import typer
 
-        print(f"tilemap {__version__}")
-        raise typer.Exit
+    from tilemap.cli import area, change, evaluate, ledger, models, nightly, segment, train
+
+    app = typer.Typer(
+        name="tilemap",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+    app.command("demo")(segment.demo)
+    app.command("plan")(segment.plan)
+    app.command("segment")(segment.segment)
+    app.command("change")(change.change)
+    app.command("sample")(area.sample)
+    app.command("area")(area.area)
+    app.command("train")(train.train)
+    app.command("evaluate")(evaluate.evaluate)
+    app.command("nightly")(nightly.nightly)
+    app.add_typer(ledger.app, name="ledger")
+    app.add_typer(models.app, name="models")
+
+    def told(wanted: bool) -> None:
+        if wanted:
+            from tilemap import __version__
+
+            print(f"tilemap {__version__}")
+            raise typer.Exit
+
+    @app.callback()
+    def root(
+        version: bool = typer.Option(
+            False, "--version", help="Print the version.", callback=told, is_eager=True
+        ),
+        debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),
+    ) -> None:
+        """Turn satellite and aerial scenes of any size into land-cover maps.
+
+        Exit codes: 0 ok, 2 usage, 3 partial, 65 bad data, 69 unavailable, 70 bug,
+        73 cannot create, 74 I/O, 75 try again, 78 configuration, 130 Ctrl-C, 143 SIGTERM.
+        """
+
+    return app
 
 
-@app.callback()
-def _root(
-    version: bool = typer.Option(
-        False, "--version", help="Print the version.", callback=_version, is_eager=True
-    ),
-    debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),
-) -> None:
-    """Turn satellite and aerial scenes of any size into land-cover maps.
+class _Stop:
+    """What Ctrl-C and SIGTERM do: the first ends the command in order, the second at once."""
 
-    Exit codes: 0 ok, 2 usage, 3 partial, 65 bad data, 69 unavailable, 70 bug, 73 cannot create,
-    74 I/O, 75 try again, 78 configuration.
-    """
+    def __init__(self) -> None:
+        self.number = 0
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        """Called by Python in the main thread."""
+        if self.number:
+            self.end()
+        self.number = number
+        # An interrupt can be lost in code that swallows it, or meet a cluster that hangs.
+        timer = threading.Timer(ORDERLY_S, self.end)
+        timer.daemon = True
+        timer.start()
+        raise KeyboardInterrupt
+
+    def end(self) -> NoReturn:
+        """End this process; its workers end with it.
+
+        Not through exit handlers: those of Dask complain of a cluster that was just being started.
+        """
+        with suppress(OSError):  # nobody reads it
+            os.write(2, f"{STOPPED}\n".encode())
+        os._exit(128 + self.number)
+
+
+@contextmanager
+def _stopping() -> Iterator[None]:
+    """Both signals end the command with one line, whatever the interrupt became on its way."""
+    stop = _Stop()
+    here = threading.current_thread() is threading.main_thread()  # where signals come
+    numbers = (signal.SIGINT, signal.SIGTERM) if here else ()
+    before = {number: signal.signal(number, stop) for number in numbers}
+    try:
+        yield
+    finally:
+        if stop.number:
+            sys.stdout.flush()
+            stop.end()
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; errors become one or two lines and an exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    debug = "--debug" in arguments
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show
     try:
-        app(args=arguments, prog_name="tilemap")
+        with _stopping():
+            make_app()(args=arguments, prog_name="tilemap")
     except SystemExit as ended:
-        if ended.code == INTERRUPTED:  # typer has caught it
-            print("stopped; the same command continues", file=sys.stderr)
+        if ended.code == 128 + signal.SIGINT:  # an interrupt that was no signal; typer caught it
+            print(STOPPED, file=sys.stderr)
         raise
     except Exception as error:
-        if debug:
-            traceback.print_exc()
-        known = outside_error(error)
-        if known is not None:
-            print(f"error: {with_flags(str(known))}", file=sys.stderr)
-            sys.exit(known.exit_code)
-        name = type(error).__name__
-        print(f"error: a bug in tilemap: {name}: {error}", file=sys.stderr)
-        print("run `tilemap --debug ...` for the traceback and report it", file=sys.stderr)
-        sys.exit(EXIT_BUG)
+        _fail(error, "--debug" in arguments)
+
+
+def _fail(error: Exception, debug: bool) -> NoReturn:
+    import traceback
+
+    from tilemap.cli.flags import with_flags
+    from tilemap.files import outside_error
+
+    if debug:
+        traceback.print_exc()
+    known = outside_error(error)
+    if known is not None:
+        print(f"error: {with_flags(str(known))}", file=sys.stderr)
+        sys.exit(known.exit_code)
+    name = type(error).__name__
+    print(f"error: a bug in tilemap: {name}: {error}", file=sys.stderr)
+    print("run `tilemap --debug ...` for the traceback and report it", file=sys.stderr)
+    sys.exit(EXIT_BUG)
 
 
 if __name__ == "__main__":

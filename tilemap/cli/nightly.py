@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-
-from tilemap.errors import INTERRUPTED
 
 
 def nightly(
@@ -44,18 +39,11 @@ def nightly(
     from tilemap.nightly.request import PassRequest
     from tilemap.nightly.telling import summary_lines
 
-    signal.signal(signal.SIGTERM, _stop)
     request = PassRequest(
         load_config(config), str(config), tuple(area or ()), _seconds(budget), dry_run,
         bar=ConsoleProgress,
     )  # fmt: skip
-    try:
-        outcome = run_pass(request)
-    except KeyboardInterrupt:
-        print("stopped; the same command continues", file=sys.stderr, flush=True)
-        # Not through distributed's exit handlers: they complain of a cluster that was just being
-        # started. Its processes end with this one.
-        os._exit(INTERRUPTED)
+    outcome = run_pass(request)
     for line in summary_lines(outcome):
         typer.echo(line)
     raise typer.Exit(outcome.exit_code)
@@ -71,8 +59,3 @@ def _seconds(budget: str | None) -> float | None:
         return float(parse_duration(budget))
     except ValueError as error:
         raise UsageError(f"--budget: {error}") from error
-
-
-def _stop(number: int, frame: Any) -> None:
-    """A service manager's stop ends a pass as a person's Ctrl-C does: the next one continues."""
-    raise KeyboardInterrupt

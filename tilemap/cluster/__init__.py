@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tilemap.cluster.census import Route, route_of, thread_count
 from tilemap.cluster.connecting import connect, make_flight
+from tilemap.cluster.driver import opened, reaching
 from tilemap.cluster.settings import (
     CONNECT_TIMEOUT_S,
     THREADS_PER_WORKER,
@@ -24,7 +25,9 @@ __all__ = [
     "machine_memory",
     "make_flight",
     "memory_per_worker",
+    "opened",
     "pins",
+    "reaching",
     "route_of",
     "thread_count",
     "usable_cores",

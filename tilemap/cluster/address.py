@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from tilemap.cluster.table import TlsFiles
 
 ENCRYPTED = ("tls", "wss")
+LIFE = timedelta(days=365)
+"""Of a certificate for a run; no run lasts so long."""
 
 
 def scheme_of(address: str) -> str:
@@ -92,6 +95,45 @@ def security_of(tls: TlsFiles | None) -> Security | None:
     return Security(tls_ca_file=str(tls.ca), require_encryption=True, **pair)
 
 
+def security_for_a_run() -> Security:
+    """A key and its certificate for the processes of one run; both are in memory alone.
+
+    Whoever can write to a scheduler or a worker can run code in it, and a port of loopback is open
+    to every user of the machine. An elliptic curve's key is made in a millisecond.
+    """
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.x509.oid import NameOID
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "tilemap run")])
+    now = datetime.now(UTC)
+    identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - LIFE)  # clocks of a site differ
+        .not_valid_after(now + LIFE)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(identifier, critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    held = certificate.public_bytes(serialization.Encoding.PEM).decode()
+    secret = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    ).decode()
+    roles = ("client", "scheduler", "worker")
+    pairs = {f"tls_{role}_cert": held for role in roles}
+    pairs |= {f"tls_{role}_key": secret for role in roles}
+    return Security(tls_ca_file=held, require_encryption=True, **pairs)
+
+
 @contextmanager
 def reached(
     address: str, settings: ClusterSettings, security: Security | None = None
@@ -117,7 +159,7 @@ def reached(
             warnings.simplefilter("ignore")
             left = max(1.0, deadline - time.monotonic())
             # Three steps each have this long.
-            client = Client(address, timeout=left / 3, security=security)
+            client = Client(address, timeout=left / 3, security=security, set_as_default=False)
     except (OSError, TimeoutError, ValueError, TypeError, RuntimeError, ImportError) as error:
         raise UnavailableError(
             f"a Dask scheduler must answer at {address} within {limit:g} s: "

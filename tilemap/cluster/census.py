@@ -13,6 +13,8 @@ from typing import Any, Literal
 
 from distributed import Client, Scheduler, SchedulerPlugin, Worker, WorkerPlugin
 
+from tilemap.cluster.driver import put
+
 GPU = "GPU"
 TILE = "TILE"
 
@@ -118,8 +120,7 @@ def has_gpu(worker: Worker) -> bool:
 class RolePlugin(WorkerPlugin):
     """Gives every worker without a GPU its ``TILE``s, those that join later included."""
 
-    name = "tilemap-roles"
-    idempotent = True
+    name = "tilemap-role"
 
     def setup(self, worker: Worker) -> None:
         """Called by Dask in each worker, before the first task comes."""
@@ -135,7 +136,6 @@ class RolesPlugin(SchedulerPlugin):
     """
 
     name = "tilemap-roles"
-    idempotent = True
 
     async def start(self, scheduler: Scheduler) -> None:
         """Called by Dask once."""
@@ -151,5 +151,5 @@ class RolesPlugin(SchedulerPlugin):
 
 def tell_roles(client: Client) -> None:
     """Every worker is for something from now on."""
-    client.register_plugin(RolePlugin())
-    client.register_plugin(RolesPlugin())
+    put(client, RolePlugin())
+    put(client, RolesPlugin())

@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
 
-from distributed import Client
+from distributed import Client, default_client
 
 from tilemap.cluster.address import reached
 from tilemap.cluster.census import Route, route_of, tell_roles
 from tilemap.cluster.cuda import on_cuda
+from tilemap.cluster.driver import reaching
 from tilemap.cluster.embedded import embedded
 from tilemap.cluster.flight import Flight
 from tilemap.cluster.kubernetes import on_kubernetes
@@ -20,7 +21,7 @@ from tilemap.cluster.settings import THREADS_PER_WORKER, ClusterSettings
 from tilemap.cluster.slurm import on_slurm
 from tilemap.cluster.versions import compare, guard
 from tilemap.cluster.wheel import send_wheel
-from tilemap.errors import UnavailableError
+from tilemap.errors import ConfigError, UnavailableError
 
 POLL_S = 0.2
 
@@ -34,7 +35,7 @@ def connect(settings: ClusterSettings) -> Iterator[Client]:
         UnavailableError: if no scheduler answers in time, no worker comes, or an optional
             package is not there.
     """
-    with _started(settings) as client:
+    with _started(settings) as client, reaching(client):
         if not settings.embedded:
             join(client, settings)
         if not settings.embedded or settings.table is not None:
@@ -60,11 +61,33 @@ def join(client: Client, settings: ClusterSettings) -> None:
 
 
 def _started(settings: ClusterSettings) -> AbstractContextManager[Client]:
+    if isinstance(settings.scheduler, Client):
+        return nullcontext(_usable(settings.scheduler))
     if settings.scheduler is not None:
         return reached(settings.scheduler, settings)
+    if not settings.asked:
+        _tell_of_another()
     kind = "local" if settings.table is None else settings.table.kind
     started = {"slurm": on_slurm, "kubernetes": on_kubernetes, "cuda": on_cuda}
     return started.get(kind, embedded)(settings)
+
+
+def _usable(client: Client) -> Client:
+    if client.asynchronous or client.status != "running":
+        found = "is asynchronous" if client.asynchronous else f"is {client.status}"
+        raise ConfigError(f"the client given as scheduler must be running and wait, it {found}")
+    return client
+
+
+def _tell_of_another() -> None:
+    """Say that a Dask client that is active here is not used: its workers may lack tilemap."""
+    with suppress(ValueError):  # there is none
+        address = default_client().scheduler_info()["address"]
+        logging.getLogger("tilemap").warning(
+            "the active Dask client of %s is not used, workers are started for this run; "
+            "to use it give scheduler=client",
+            address,
+        )
 
 
 def wait_for_worker(client: Client, settings: ClusterSettings) -> None:
@@ -81,11 +104,17 @@ def wait_for_worker(client: Client, settings: ClusterSettings) -> None:
     deadline = time.monotonic() + limit
     while not client.nthreads():
         if time.monotonic() > deadline:
-            where = settings.scheduler or "this cluster"
+            where = _address(settings)
             raise UnavailableError(
                 f"the scheduler of {where} must have workers, it has none after {limit:g} s"
             )
         time.sleep(POLL_S)
+
+
+def _address(settings: ClusterSettings) -> str:
+    if isinstance(settings.scheduler, Client):
+        return str(settings.scheduler.scheduler_info()["address"])
+    return settings.scheduler or "this cluster"
 
 
 def make_flight(

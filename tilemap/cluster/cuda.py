@@ -9,8 +9,9 @@ from typing import Any
 import dask
 from distributed import Client, Nanny
 
+from tilemap.cluster.address import security_for_a_run
 from tilemap.cluster.census import GPU, TILE
-from tilemap.cluster.embedded import CONFIGURATION
+from tilemap.cluster.embedded import CONFIGURATION, spare_script
 from tilemap.cluster.settings import THREADS_PER_WORKER, ClusterSettings
 from tilemap.errors import UnavailableError
 
@@ -30,7 +31,8 @@ def cuda_options(settings: ClusterSettings) -> dict[str, Any]:
         "threads_per_worker": THREADS_PER_WORKER,
         "memory_limit": (cuda.memory_limit if cuda is not None else None) or "auto",
         "resources": {GPU: THREADS_PER_WORKER},
-        "protocol": "tcp",
+        "protocol": "tls",
+        "security": security_for_a_run(),
         "host": "127.0.0.1",
         "dashboard_address": "127.0.0.1:0",
     }
@@ -49,12 +51,13 @@ def on_cuda(settings: ClusterSettings) -> Iterator[Client]:
         raise UnavailableError(
             'kind = "cuda" needs dask-cuda; pip install "tilemap[cuda]"'
         ) from error
+    spare_script()
     with dask.config.set(CONFIGURATION):
         try:
             started = LocalCUDACluster(**cuda_options(settings))
         except (OSError, RuntimeError, ValueError) as error:
             raise UnavailableError(f"the GPUs of this machine cannot be used: {error}") from error
-        with started as cluster, Client(cluster) as client:
+        with started as cluster, Client(cluster, set_as_default=False) as client:
             if settings.workers is not None:
                 _add_cpu(cluster, settings.workers, settings.memory_limit)
             yield client
@@ -68,6 +71,8 @@ def _add_cpu(cluster: Any, count: int, memory_limit: int | None) -> None:
         "resources": {TILE: THREADS_PER_WORKER},
         "env": {"CUDA_VISIBLE_DEVICES": ""},
         "host": "127.0.0.1",
+        "protocol": "tls",
+        "security": cluster.security,
     }
     for number in range(count):
         cluster.worker_spec[f"cpu-{number}"] = {"cls": Nanny, "options": options}

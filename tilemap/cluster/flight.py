@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 from distributed import Client, Future
 
 from tilemap.cluster.census import Census, Lane, Route, take_census
+from tilemap.cluster.driver import LOST
 from tilemap.errors import DiskFullError, UnavailableError
 from tilemap.files import system_error
 
@@ -23,10 +24,6 @@ LOOK_EVERY_S = 1.0
 SETTLE_S = 0.01
 """How long the driver lets tasks gather that end together: one message for all costs the scheduler
 little more than one for one. Each worker has its next task by then."""
-LOST = (
-    "the Dask scheduler must stay until the run ends, the connection to it was lost; "
-    "the same command continues"
-)
 
 Item = TypeVar("Item", bound=Hashable)
 

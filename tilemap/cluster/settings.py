@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from tilemap.errors import ConfigError
 
 if TYPE_CHECKING:
+    from distributed import Client
+
     from tilemap.cluster.table import ClusterTable
 
 CONNECT_TIMEOUT_S = 20.0
@@ -24,7 +26,7 @@ class ClusterSettings:
     """Where tasks run.
 
     Args:
-        scheduler: address of a running scheduler; None starts a cluster.
+        scheduler: address of a running scheduler, or a client of it; None starts a cluster.
         workers: processes of the cluster that is started; None for one per core.
         memory_limit: bytes of memory each worker may use; None for an equal share of the machine.
         table: what more a ``[cluster]`` table says; None for an embedded cluster or an address.
@@ -33,12 +35,18 @@ class ClusterSettings:
         ConfigError: if both a scheduler and a number of workers are given.
     """
 
-    scheduler: str | None = None
+    scheduler: str | Client | None = None
     workers: int | None = None
     memory_limit: int | None = None
     table: ClusterTable | None = None
 
     def __post_init__(self) -> None:
+        if not (self.scheduler is None or isinstance(self.scheduler, str)) and not hasattr(
+            self.scheduler, "scheduler_info"
+        ):
+            raise ConfigError(
+                f"scheduler must be an address or a dask Client, got {self.scheduler!r}"
+            )
         if self.workers is not None and self.workers < 1:
             raise ConfigError(f"`workers` must be at least 1, got {self.workers}")
         if self.workers is not None and self.scheduler is not None:

@@ -23,7 +23,7 @@ from typing import Any
 from distributed import Client, Worker
 
 from tilemap.cluster.wheel import cache_folder
-from tilemap.errors import StoreError
+from tilemap.errors import StoreError, TilemapError
 
 PIECE_BYTES = 4 << 20
 WAIT_S = 120.0
@@ -98,15 +98,29 @@ def seed(client: Client, files: Iterable[Shipped]) -> None:
     several = tuple(files)
     held: dict[str, list[bool]] = client.run(_holds, several, on_error="ignore")
     for number, file in enumerate(several):
-        if not held or any(has[number] for has in held.values()):
+        if any(has[number] for has in held.values()):
             continue
-        first = min(held)
-        size = file.path.stat().st_size
-        with file.path.open("rb") as source:
-            for offset in range(0, max(size, 1), PIECE_BYTES):
-                piece = source.read(PIECE_BYTES)
-                last = offset + PIECE_BYTES >= size
-                client.run(_take, file, offset, piece, last, workers=[first])
+        for worker in sorted(held):  # the next one, where one is lost meanwhile
+            if _give(client, file, worker):
+                break
+
+
+def _give(client: Client, file: Shipped, worker: str) -> bool:
+    """Give a file to a worker; whether it was there to the end."""
+    size = file.path.stat().st_size
+    with file.path.open("rb") as source:
+        for offset in range(0, max(size, 1), PIECE_BYTES):
+            piece = source.read(PIECE_BYTES)
+            last = offset + PIECE_BYTES >= size
+            try:
+                client.run(_take, file, offset, piece, last, workers=[worker])
+            except TilemapError:
+                raise
+            except OSError:
+                if worker in client.nthreads():
+                    raise
+                return False
+    return True
 
 
 class _Pieces:

@@ -10,7 +10,7 @@ import dask
 from distributed import Client
 from distributed.security import Security
 
-from tilemap.cluster.address import security_of
+from tilemap.cluster.address import security_for_a_run, security_of
 from tilemap.cluster.census import GPU, TILE
 from tilemap.cluster.embedded import ADAPT_WITHIN, CONFIGURATION, ENVIRONMENT, add_workers
 from tilemap.cluster.settings import THREADS_PER_WORKER, ClusterSettings
@@ -72,7 +72,7 @@ def open_slurm(table: ClusterTable) -> SLURMCluster:
 
     Raises:
         ConfigError: if a file of the certificates is not there.
-        UnavailableError: if dask-jobqueue is not installed, or no certificates can be made.
+        UnavailableError: if dask-jobqueue is not installed.
     """
     try:
         from dask_jobqueue.slurm import SLURMCluster
@@ -103,13 +103,7 @@ def _security(table: ClusterTable) -> Security | None:
             "cluster.slurm must name a shared_directory that the nodes see, for the certificates "
             "that are made for the run; or give [cluster.tls]"
         )
-    try:
-        made: Security = Security.temporary()
-        return made
-    except ImportError as error:
-        raise UnavailableError(
-            'certificates for a run need cryptography; pip install "tilemap[tls]"'
-        ) from error
+    return security_for_a_run()
 
 
 @contextmanager
@@ -122,7 +116,7 @@ def on_slurm(settings: ClusterSettings) -> Iterator[Client]:
     """
     table = settings.table
     assert table is not None
-    with open_slurm(table) as cluster, Client(cluster) as client:
+    with open_slurm(table) as cluster, Client(cluster, set_as_default=False) as client:
         if table.adaptive is not None:
             cluster.adapt(
                 minimum=table.adaptive.minimum, maximum=table.adaptive.maximum,

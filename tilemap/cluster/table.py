@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -21,6 +21,9 @@ from tilemap.cluster.settings import CONNECT_TIMEOUT_S, WAIT_S, ClusterSettings
 from tilemap.config_problem import first_problem
 from tilemap.errors import ConfigError
 from tilemap.files import read_toml
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 VARIABLE = "TILEMAP_CLUSTER"
 """Environment variable that names a file with a ``[cluster]`` table."""
@@ -273,7 +276,7 @@ def load_table(path: Path) -> ClusterTable:
 
 def choose_cluster(
     cluster: str | Path | Mapping[str, Any] | None = None,
-    scheduler: str | None = None,
+    scheduler: str | Client | None = None,
     workers: int | None = None,
     memory_limit: int | None = None,
 ) -> ClusterSettings:
@@ -281,7 +284,7 @@ def choose_cluster(
 
     Args:
         cluster: file with a ``[cluster]`` table, or its keys.
-        scheduler: address; not with ``cluster``.
+        scheduler: address or client; not with ``cluster``.
         workers: of an embedded cluster; not with ``cluster``.
         memory_limit: bytes, of one worker; goes before the table's.
 

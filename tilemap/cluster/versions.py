@@ -5,22 +5,19 @@ from __future__ import annotations
 import hashlib
 import platform
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-import cloudpickle  # type: ignore[import-untyped]  # ships no annotations
-from distributed import Client, Scheduler, SchedulerPlugin, Worker, WorkerPlugin
+from distributed import Client, Worker, WorkerPlugin
+
+from tilemap.cluster.driver import by_value, put
 
 STRICT = ("python", "tilemap", "code", "numpy", "zarr", "dask", "distributed")
 """What must be equal: tasks are pickled by one and read by the other, and chunks likewise."""
 LOOSE = ("rasterio", "torch", "onnxruntime", "openvino")
 """What should be: results may differ in the last digit."""
-GUARD = "tilemap-versions"
-"""Name of the plugin that turns workers away."""
 
 Software = Mapping[str, str | None]
 """Versions by name; None for what is not there."""
@@ -113,20 +110,10 @@ def _places(places: list[str]) -> str:
     return f"{places[0]}{more}"
 
 
-@contextmanager
-def by_value(module: ModuleType) -> Iterator[None]:
-    """What a module defines is sent as it is meanwhile: no tilemap is needed where it arrives."""
-    cloudpickle.register_pickle_by_value(module)
-    try:
-        yield
-    finally:
-        cloudpickle.unregister_pickle_by_value(module)
-
-
 class VersionPlugin(WorkerPlugin):
     """A worker that joins later with other software leaves again."""
 
-    name = GUARD
+    name = "tilemap-versions"
 
     def __init__(self) -> None:
         self.software = installed()
@@ -146,22 +133,7 @@ def leave(worker: Any, why: str) -> None:
     worker.loop.add_callback(worker.close, reason=f"tilemap: {why}", nanny=True)
 
 
-class DriverPlugin(SchedulerPlugin):
-    """When the driver is gone, whatever ended it, workers with other software are welcome again."""
-
-    def __init__(self, client: str) -> None:
-        self.client = client
-        self.name = f"{GUARD}-{client}"
-
-    def remove_client(self, scheduler: Scheduler, client: str) -> None:
-        """Called by Dask when a client has left."""
-        if client == self.client:
-            scheduler.worker_plugins.pop(GUARD, None)
-            scheduler.remove_plugin(name=self.name)
-
-
 def guard(client: Client) -> None:
     """Turn workers away that join with other software, as long as this driver is there."""
     with by_value(sys.modules[__name__]):
-        client.register_plugin(DriverPlugin(client.id))
-        client.register_plugin(VersionPlugin())
+        put(client, VersionPlugin())

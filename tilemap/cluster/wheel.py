@@ -120,7 +120,8 @@ def send_wheel(client: Client, path: Path) -> None:
     Raises:
         ConfigError: if it cannot be read, or is of another tilemap than this one.
     """
-    from tilemap.cluster.versions import by_value, code_digest
+    from tilemap.cluster.driver import by_value, put
+    from tilemap.cluster.versions import code_digest
     from tilemap.errors import ConfigError
 
     try:
@@ -136,4 +137,4 @@ def send_wheel(client: Client, path: Path) -> None:
     digest = hashlib.sha256(content).hexdigest()
     with by_value(sys.modules[__name__]):
         client.run_on_scheduler(activate, digest, content)
-        client.register_plugin(WheelPlugin(digest, content))
+        put(client, WheelPlugin(digest, content))

@@ -17,7 +17,7 @@ from uuid import uuid4
 from distributed import Client
 from distributed.scheduler import KilledWorker
 
-from tilemap.cluster import ClusterSettings, connect, make_flight
+from tilemap.cluster import ClusterSettings, connect, make_flight, opened
 from tilemap.cluster.flight import Flight, Task
 from tilemap.errors import (
     DiskFullError,
@@ -137,7 +137,7 @@ def count_map(work: Work, cluster: ClusterSettings, progress: Progress | None = 
             for done, tally in enumerate(_on_cluster(client, work, cluster), 1):
                 total.add(tally)
                 told(done, size)
-            peak = max(client.run(peak_memory).values())
+            peak = max(client.run(peak_memory, on_error="ignore").values(), default=0)
     if total.matrix.sum() == 0:
         raise SceneMismatchError(
             "map and reference must share a pixel that both observe, they share none; compare "
@@ -153,30 +153,32 @@ def _silent(done: int, size: int) -> None:
 def _on_cluster(client: Client, work: Work, cluster: ClusterSettings) -> Iterator[Tally]:
     """The tiles' counts as they come; a few tasks in flight per thread, however large the map."""
     name = f"evaluate-{uuid4().hex[:12]}"
-    plugin = EvaluationPlugin(name, _absolute(work), work.inputs)
-    flight: Flight[Tile] = make_flight(client, cluster)
+    with opened(client, EvaluationPlugin(name, _absolute(work), work.inputs)):
+        flight: Flight[Tile] = make_flight(client, cluster)
+        try:
+            yield from _counted(flight, name, work)
+        finally:
+            flight.cancel()
+
+
+def _counted(flight: Flight[Tile], name: str, work: Work) -> Iterator[Tally]:
     waiting = deque(work.grid.tiles())
     tries: dict[Tile, int] = defaultdict(int)
     failures: dict[Tile, int] = defaultdict(int)
-    try:
-        client.register_plugin(plugin)
-        while waiting or len(flight):
-            while waiting and flight.room(segments=False) > 0:
-                tile = waiting.popleft()
-                tries[tile] += 1
-                key = f"{name}-{tile.row}-{tile.col}-{tries[tile]}"
-                flight.submit(Task(tile, (count_task, name, tuple(tile)), key))
-            for landed in flight.landed():
-                if landed.error is None and not landed.lost:
-                    yield Tally.from_bytes(landed.value, len(work.classes))
-                    continue
-                if landed.error is not None:
-                    failures[landed.item] += 1
-                    _check(landed.error, failures[landed.item])
-                waiting.appendleft(landed.item)
-    finally:
-        flight.cancel()
-        client.unregister_worker_plugin(plugin.name)
+    while waiting or len(flight):
+        while waiting and flight.room(segments=False) > 0:
+            tile = waiting.popleft()
+            tries[tile] += 1
+            key = f"{name}-{tile.row}-{tile.col}-{tries[tile]}"
+            flight.submit(Task(tile, (count_task, name, tuple(tile)), key))
+        for landed in flight.landed():
+            if landed.error is None and not landed.lost:
+                yield Tally.from_bytes(landed.value, len(work.classes))
+                continue
+            if landed.error is not None:
+                failures[landed.item] += 1
+                _check(landed.error, failures[landed.item])
+            waiting.appendleft(landed.item)
 
 
 def _check(error: BaseException, failures: int) -> None:

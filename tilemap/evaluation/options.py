@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from tilemap.cluster import ClusterSettings
 from tilemap.cluster.table import choose_cluster
 from tilemap.errors import UsageError
 from tilemap.evaluation.request import CORE, EvaluateSettings, split_values
 from tilemap.run_plan import parse_bytes
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 
 class EvaluateOptions(TypedDict, total=False):
@@ -23,7 +26,8 @@ class EvaluateOptions(TypedDict, total=False):
     ``confidence`` (percent on the map's grid; default confidence.tif beside the map),
     ``regions`` and ``region_column``, ``tolerance`` (of boundaries, pixels) or ``tolerance_m``.
     Of the work: ``core`` (pixels), ``cluster`` (a file with a ``[cluster]`` table, or its
-    keys), or ``scheduler``, or ``workers``; ``memory_limit`` ("2GiB").
+    keys), or ``scheduler`` (an address, or a ``distributed.Client``), or ``workers``;
+    ``memory_limit`` ("2GiB").
     """
 
     column: str | None
@@ -40,7 +44,7 @@ class EvaluateOptions(TypedDict, total=False):
     tolerance_m: float | None
     core: int
     cluster: str | Path | Mapping[str, Any] | None
-    scheduler: str | None
+    scheduler: str | Client | None
     workers: int | None
     memory_limit: str | int | None
 
