@@ -307,7 +307,7 @@ def test_every_exit_code_is_decided_upon(manifests: list[Any], docker: Path) -> 
     unit = (docker / "systemd" / "tilemap-nightly.service").read_text()
     (prevented,) = re.findall(r"^RestartPreventExitStatus=(.+)$", unit, re.MULTILINE)
     assert {int(code) for code in prevented.split()} == final
-    assert "\nSuccessExitStatus=75\n" in unit
+    assert "\nSuccessExitStatus=75 143\n" in unit
     batch = (docker / "slurm" / "nightly.sbatch").read_text()
     (once_more,) = re.findall(r"^(\d+(?: \| \d+)*)\) .*not there just now$", batch, re.MULTILINE)
     assert {int(code) for code in once_more.split(" | ")} == again - {75}

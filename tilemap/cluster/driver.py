@@ -150,7 +150,7 @@ def opened(client: Client, plugin: WorkerPlugin) -> Iterator[None]:
             yield
         except UnavailableError:
             raise  # there is nobody to tell
-        except Exception:
+        except BaseException:  # a notebook keeps its client after an interrupt
             take(client, plugin)
             raise
         take(client, plugin)
