@@ -363,29 +363,6 @@ def test_what_is_no_sample(class_map: Path, tilemap: Run) -> None:
 # --- a table of counts -------------------------------------------------------------------------
 
 
-def _blocks(page: Path) -> list[str]:
-    """Indented blocks of a page, without the indent."""
-    parts = re.findall(r"(?:^ {4}.*\n)+", page.read_text(), re.M)
-    return ["".join(line[4:] + "\n" for line in part.splitlines()) for part in parts]
-
-
-def test_the_page_says_what_is_printed(class_map: Path, tilemap: Run) -> None:
-    """The worked example of docs/areas.md, to the letter, and its commands are ours."""
-    blocks = _blocks(ROOT / "docs" / "areas.md")
-    counts = next(block for block in blocks if block.startswith("map,"))
-    printed = next(block for block in blocks if block.startswith("class "))
-    class_map.with_name("counts.csv").write_text(counts)
-    code, out, _ = tilemap("area", "--matrix", "counts.csv")
-    assert code == 0
-    assert out == printed
-    commands = [line for block in blocks for line in block.splitlines() if "tilemap " in line]
-    assert len(commands) >= 3
-    for command in commands:
-        known = tilemap(command.split()[1], "--help")[1]
-        for option in re.findall(r"--[a-z-]+", command):
-            assert option in known
-
-
 def test_json_of_a_table(class_map: Path, tilemap: Run) -> None:
     """The figures of Olofsson et al. 2014, rows in another order than the columns."""
     class_map.with_name("counts.csv").write_text(

@@ -18,6 +18,8 @@ from tilemap.models.registry import SHIPPED, list_models
 numbers = st.floats(-1e6, 1e6, allow_nan=False)
 words = st.text(max_size=20)
 colors = st.from_regex(r"\A#[0-9a-fA-F]{6}\Z")
+letters = st.characters(exclude_categories=("C", "Zl", "Zp"))
+class_names = st.text(letters, min_size=1, max_size=20).filter(str.strip)
 statistics = st.builds(
     BandStatistics,
     mean=numbers,
@@ -51,7 +53,9 @@ def cards(draw: st.DrawFn) -> ModelCard:
         patch=draw(st.none() | st.integers(1, 20).map(lambda n: n * stride)),
         stride=stride,
         activation=draw(st.sampled_from(["softmax", "sigmoid", "logits"])),
-        classes=tuple(ClassInfo(value=v, name=draw(words), color=draw(colors)) for v in values),
+        classes=tuple(
+            ClassInfo(value=v, name=draw(class_names), color=draw(colors)) for v in values
+        ),
         architecture=draw(st.dictionaries(words, words | st.booleans() | st.integers())),
         context=draw(st.none() | st.integers(0, 500)),
         halo=draw(st.none() | st.integers(0, 500)),

@@ -211,7 +211,7 @@ def test_pystac_and_we_understand_it(tmp_path: Path) -> None:
     assert classes[1].color_hint == "fa0010"
     ours = read_item(str(tmp_path / "item.json"))
     names = [Path(asset.path).name for asset in ours.assets]
-    assert names == ["change.tif", "date.tif", "qa.tif", "float 1.tif"]
+    assert names == ["change.tif", "date.tif", "float 1.tif"]  # qa.tif is a quality layer
     assert ours.date == datetime(1985, 7, 1, tzinfo=UTC)
 
 

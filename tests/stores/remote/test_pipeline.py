@@ -102,11 +102,11 @@ def test_the_command_asks_no_host_that_is_not_listed(
     command = ["segment", server.url("crop.tif"), "-m", MODEL, "-o", str(out)]
     assert _run(*command) == 65
     told = capsys.readouterr().err
-    assert f"--allow-host {server.host}" in told
+    assert f"list {server.host} in --allow-host" in told
     assert len(told.splitlines()) == 1
     assert _run(*command, "--allow-host", "https://*") == 2
     assert _run(*command, "--stores", "s3://bucket-one/a") == 2
-    assert "--allow-host s3://bucket-one" in capsys.readouterr().err
+    assert "list s3://bucket-one in --allow-host" in capsys.readouterr().err
     assert server.log == []
     assert not out.exists()
     assert _run("plan", server.url("no.tif"), "-m", MODEL, "--allow-host", server.host) == 65

@@ -180,9 +180,9 @@ def test_what_is_told_of_a_signed_address(served: RangeServer):
 @pytest.mark.parametrize(
     ("source", "text"),
     [
-        ("http://{host}/a/scene.tif", "--allow-host {host}"),
-        ("s3://bucket-one/scene.tif", "--allow-host s3://bucket-one"),
-        ("http://169.254.169.254/latest/meta-data.tif", "--allow-host 169.254.169.254"),
+        ("http://{host}/a/scene.tif", "list {host} in `allow_hosts`"),
+        ("s3://bucket-one/scene.tif", "list s3://bucket-one in `allow_hosts`"),
+        ("http://169.254.169.254/latest/meta-data.tif", "list 169.254.169.254 in `allow_hosts`"),
         ("file:///etc/passwd.tif", "address must begin with"),
         ("ftp://{host}/scene.tif", "address must begin with"),
         ("/vsicurl/http://{host}/a/scene.tif", "local file"),
