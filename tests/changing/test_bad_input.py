@@ -64,7 +64,7 @@ CASES: dict[str, tuple[Callable[[list[str]], list[object]], int, str]] = {
     "a rate that is none": (lambda runs: [*runs, "--rate", "often"], 2, "a number or 'fit'"),
     "a rate above one": (lambda runs: [*runs, "--rate", "1.5"], 2, "between 0 and 1"),
     "a mask without a rule": (
-        lambda runs: [*runs[:2], "--mask", "a", "--mask", "b"], 2, "--mask and --mask-rule",
+        lambda runs: [*runs[:2], "--mask", "a", "--mask", "b"], 2, "masks and their --mask-rule",
     ),
     "transitions that are not there": (
         lambda runs: [*runs, "--transitions", "none.csv"], 78, "none.csv",

@@ -27,7 +27,14 @@ from tilemap.changing.working import ChangePlugin, ChangeSpec, DateWork, Task
 from tilemap.cluster import connect, make_flight, opened, pins, reaching, thread_count
 from tilemap.comparison.qa import Qa
 from tilemap.directory import digest_of, store_digest
-from tilemap.errors import EXIT_OK, EXIT_PARTIAL, InputChangedError, OutputError, StoreError
+from tilemap.errors import (
+    EXIT_OK,
+    EXIT_PARTIAL,
+    InputChangedError,
+    OutputError,
+    SceneError,
+    StoreError,
+)
 from tilemap.files import read_sealed, write_sealed
 from tilemap.geometry import Tile
 from tilemap.models.registry import file_sha256
@@ -122,8 +129,9 @@ def execute_series(
                 prepared = prepared.segmented(_dates(prepared, inputs))
                 directory.begin(prepared.identity, versions)
                 return _Run(prepared, directory, joined, told, inputs, others).run()
-        except BaseException:
-            if not existed and not _anything_done(directory):
+        except BaseException as error:
+            refused = isinstance(error, SceneError)  # the command that follows is another one
+            if not existed and (refused or not _anything_done(directory)):
                 directory.remove_stores()
             raise
         finally:
