@@ -266,7 +266,7 @@ class RunDirectory:
 
         Raises:
             BusyError: if another process holds it.
-            OutputError: if the directory cannot be made.
+            OutputError: if the directory cannot be made, or is removed or replaced meanwhile.
         """
         made = next((p for p in reversed([self.path, *self.path.parents]) if not p.exists()), None)
         with storing(f"cannot create {self.path}", kind=OutputError):
@@ -281,10 +281,25 @@ class RunDirectory:
             ) from error
         try:
             yield made is not None
+        except Exception as error:
+            if self._is_at(handle):
+                raise
+            raise OutputError(
+                f"{self.path} must stay where it is during the run, it was removed or replaced; "
+                "the same command begins again"
+            ) from error
         finally:
+            there = self._is_at(handle)
             os.close(handle)
-            if made is not None and not any(self.path.iterdir()):
+            if made is not None and there and not any(self.path.iterdir()):
                 self._remove_empty(made)
+
+    def _is_at(self, handle: int) -> bool:
+        """Return True if the path still leads to an opened directory."""
+        try:
+            return os.path.samestat(self.path.stat(), os.fstat(handle))
+        except OSError:
+            return False
 
     def _remove_empty(self, made: Path) -> None:
         path = self.path

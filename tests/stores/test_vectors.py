@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
+import os
 import sqlite3
+import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -209,3 +212,73 @@ def test_geojson_of_every_shape(tmp_path: Path, text: str) -> None:
     features = read_features(tmp_path / "a.geojson", "a")
     assert features.geometries == (shapely.Point(1, 2),)
     assert features.crs == "EPSG:4326"
+
+
+def _package(path: Path, change: Callable[[bytes], bytes]) -> Path:
+    """A GeoPackage of two squares; the stored geometry of the second is changed."""
+    squares = [shapely.box(0, 0, 1, 1), shapely.box(2, 2, 3, 3)]
+    blobs = np.array([shapely.to_wkb(square) for square in squares], object)
+    columns = [np.array([1, 2])]
+    pyogrio.raw.write(path, blobs, columns, ["n"], crs="EPSG:4326", geometry_type="Polygon")
+    with contextlib.closing(sqlite3.connect(path)) as base, base:
+        for (name,) in base.execute("SELECT name FROM sqlite_master WHERE type='trigger'"):
+            base.execute(f'DROP TRIGGER "{name}"')
+        (blob,) = base.execute(f"SELECT geom FROM {path.stem} WHERE n = 2").fetchone()
+        base.execute(f"UPDATE {path.stem} SET geom = ? WHERE n = 2", (change(blob),))
+    return path
+
+
+@pytest.mark.parametrize("end", [(float("nan"), 2.0), (float("inf"), 2.0), (9.0, 9.0)])
+def test_geometry_that_is_damaged(tmp_path: Path, end: tuple[float, float]) -> None:
+    """Refused with the number of the feature: no number, an infinite one, an open ring."""
+    path = _package(tmp_path / "a.gpkg", lambda blob: blob[:-16] + struct.pack("<2d", *end))
+    with pytest.raises(SceneError, match=r"feature 2 of a\.gpkg"):
+        read_features(path)
+
+
+@pytest.mark.parametrize(
+    "change", [lambda b: b[:40], lambda b: b"GP", lambda _: bytes(range(200))], ids=repr
+)
+def test_geometry_that_is_none(tmp_path: Path, change: Callable[[bytes], bytes]) -> None:
+    """What GDAL cannot decode counts as a feature without geometry."""
+    features = read_features(_package(tmp_path / "a.gpkg", change))
+    assert (features.column("n"), features.nulls) == ((1,), 1)
+
+
+@pytest.mark.parametrize("size", [50, 100, 5000, 60_000])
+def test_truncated_package(tmp_path: Path, size: int) -> None:
+    """Refused in a line."""
+    path = _package(tmp_path / "a.gpkg", bytes)
+    os.truncate(path, size)
+    with pytest.raises(SceneError, match=r"a\.gpkg cannot be read"):
+        read_features(path)
+
+
+@pytest.mark.parametrize("number", [math.nan, 1e400])
+def test_geojson_of_no_numbers(tmp_path: Path, number: float) -> None:
+    """Coordinates that are not finite are refused."""
+    geometry = {"type": "Polygon", "coordinates": [[[0, 0], [number, 0], [1, 1], [0, 0]]]}
+    path = tmp_path / "a.geojson"
+    path.write_text(json.dumps(geometry))
+    with pytest.raises(SceneError, match="coordinates must be finite, those of feature 1"):
+        read_features(path)
+
+
+@pytest.mark.parametrize("name", ["EPSG:999999", "urn:ogc:def:crs:EPSG::5800x", 5, None, ""])
+def test_geojson_of_an_unknown_crs(tmp_path: Path, name: object) -> None:
+    """Refused; GDAL would read it as longitude and latitude without a word."""
+    path = write(tmp_path / "a.geojson", (shapely.box(0, 0, 1, 1), {}))
+    content = json.loads(path.read_text())
+    crs = {"type": "name", "properties": {"name": name}}
+    path.write_text(json.dumps({**content, "crs": crs}))
+    with pytest.raises(SceneError, match="must give a known CRS"):
+        read_features(path)
+
+
+def test_a_crs_that_no_library_has(tmp_path: Path) -> None:
+    """An engineering CRS is refused by its name."""
+    path = write(tmp_path / "a.geojson", (shapely.box(0, 0, 1, 1), {}))
+    crs = {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::5800"}}
+    path.write_text(json.dumps({**json.loads(path.read_text()), "crs": crs}))
+    with pytest.raises(SceneError, match="CRS"):
+        read_features(path)

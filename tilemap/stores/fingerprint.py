@@ -191,12 +191,14 @@ def _again(file: Fingerprint) -> Fingerprint:
         return file
     try:
         state = _state(Path(file.path).stat())
-    except FileNotFoundError as problem:
+    except (FileNotFoundError, NotADirectoryError) as problem:
         raise _changed(file, "is gone") from problem
     except OSError as problem:
         raise StoreError(f"cannot read {file.path}: {problem.strerror}") from problem
     if state == file.state:
         return file
+    if not Path(file.path).is_file():
+        raise _changed(file, "is no file any more")
     same_place, written = state[:2] == file.state[:2], state[2:4] != file.state[2:4]
     if same_place and written and not _is_text(file.path):  # for a while it was anything
         raise _changed(file, "was written to")

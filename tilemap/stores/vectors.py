@@ -14,6 +14,7 @@ import shapely
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
+from pyproj.exceptions import CRSError
 
 from tilemap.errors import SceneError
 from tilemap.files import decode_json
@@ -116,10 +117,27 @@ def _plain_geojson(path: Path) -> bytes:
         raise SceneError(
             f"GeoJSON must give its CRS by name, {path.name} has {json.dumps(crs)[:80]}"
         )
+    if crs is not None and crs["type"] == "name" and not _is_known(crs):
+        raise SceneError(
+            f"GeoJSON must give a known CRS, {path.name} has {json.dumps(crs)[:80]}"
+        )  # GDAL would take longitude and latitude
     new: dict[str, Any] = {"type": "FeatureCollection", "name": str(found.get("name") or path.stem)}
     if crs is not None:
         new["crs"] = crs
     return json.dumps({**new, "features": found.get("features")}).encode()
+
+
+def _is_known(crs: dict[str, Any]) -> bool:
+    """Return True if GDAL knows the CRS that a GeoJSON file names."""
+    import rasterio.crs
+    from rasterio.errors import CRSError as GdalError
+
+    properties = crs.get("properties")
+    name = properties.get("name") if isinstance(properties, dict) else None
+    try:
+        return isinstance(name, str) and bool(rasterio.crs.CRS.from_user_input(name))
+    except GdalError:
+        return False
 
 
 def read_features(path: str | Path, layer: str | None = None) -> Features:
@@ -151,18 +169,46 @@ def read_features(path: str | Path, layer: str | None = None) -> Features:
             raise
         text = str(error).splitlines()[0]
         raise SceneError(f"{name} cannot be read as features: {text}") from error
-    geometries = shapely.from_wkb(blobs)
-    kept = ~(shapely.is_missing(geometries) | shapely.is_empty(geometries))
+    geometries, kept = _valid(blobs, name)
+    try:
+        crs = None if meta["crs"] is None else CRS(meta["crs"])
+    except (CRSError, ValueError) as error:
+        raise SceneError(f"the CRS of {name} cannot be read: {error}") from error
     return Features(
         name=name if layer is None else f"{name} ({layer})",
-        crs=None if meta["crs"] is None else CRS(meta["crs"]),
-        geometries=tuple(shapely.make_valid(geometries[kept])),
+        crs=crs,
+        geometries=tuple(geometries[kept]),
         attributes={
             str(field): tuple(_plain(value) for value in column[kept])
             for field, column in zip(meta["fields"], columns, strict=True)
         },
         nulls=int(np.count_nonzero(~kept)),
     )
+
+
+def _valid(blobs: Any, name: str) -> tuple[Any, Any]:
+    """Geometries made valid, and a mask of those that are neither null nor empty.
+
+    Raises:
+        SceneError: naming the first that cannot be one.
+    """
+    found = np.empty(len(blobs), dtype=object)
+    for number, blob in enumerate(blobs):
+        try:
+            with np.errstate(all="ignore"):  # of numbers that are refused here
+                geometry = shapely.from_wkb(blob)
+                if not np.isfinite(shapely.get_coordinates(geometry)).all():
+                    raise SceneError(
+                        f"coordinates must be finite, those of feature {number + 1} of {name} "
+                        "are not"
+                    )
+                found[number] = shapely.make_valid(geometry)
+        except shapely.errors.ShapelyError as error:
+            reason = str(error).splitlines()[0]
+            raise SceneError(
+                f"the geometry of feature {number + 1} of {name} is damaged: {reason}"
+            ) from error
+    return found, ~(shapely.is_missing(found) | shapely.is_empty(found))
 
 
 def _plain(value: Any) -> Any:

@@ -1,0 +1,98 @@
+"""Scenes and directories that are truncated, removed or replaced while a run works with them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from distributed import Client
+
+from tests.integration.test_inputs import Meddler, Toy, _classes
+from tests.integration.toy import cluster, make_toy
+from tilemap.errors import InputChangedError, OutputError
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Class 1, 2 or 3 where the first, second or third band is the largest."""
+    return make_toy(tmp_path_factory.mktemp("models") / "toy")
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Client]:
+    """One worker in this process."""
+    with cluster() as opened:
+        yield opened
+
+
+@pytest.fixture
+def toy(tmp_path: Path, model: Path, client: Client) -> Toy:
+    """Runs of the toy in a folder of the test."""
+    return Toy(tmp_path, model, client)
+
+
+def _truncate(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def _empty(path: Path) -> None:
+    os.truncate(path, 0)
+
+
+def _remove(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _folder(path: Path) -> None:
+    _remove(path)
+    path.mkdir()
+
+
+def _file(path: Path) -> None:
+    _remove(path)
+    path.write_text("")
+
+
+@pytest.mark.parametrize("after", [1, 4, 6])
+@pytest.mark.parametrize("do", [_truncate, _empty, _remove, _folder])
+def test_a_scene_that_goes_away(toy: Toy, do: Callable[[Path], None], after: int) -> None:
+    """While tiles are segmented or stitched: refused, nothing is published; it works again."""
+    scene = toy.scene("scene.tif", 0)
+    kept = scene.read_bytes()
+    with pytest.raises(InputChangedError, match=r"scene\.tif must stay as it is during the run"):
+        toy.segment(scene, "out", Meddler(after, lambda: do(scene)))
+    assert not list((toy.folder / "out").glob("*.tif"))
+    shutil.rmtree(scene) if scene.is_dir() else scene.unlink(missing_ok=True)
+    scene.write_bytes(kept)
+    assert _classes(toy.segment(scene, "out").landcover) == [1]
+
+
+@pytest.mark.parametrize("after", [1, 4, 8])
+@pytest.mark.parametrize("do", [_remove, _file])
+def test_an_output_that_goes_away(toy: Toy, do: Callable[[Path], None], after: int) -> None:
+    """A run that loses its directory says so; a file in its place stays."""
+    scene, out = toy.scene("scene.tif", 0), toy.folder / "out"
+    with pytest.raises(OutputError, match=r"out must stay where it is during the run"):
+        toy.segment(scene, "out", Meddler(after, lambda: do(out)))
+    if do is _file:
+        assert out.read_text() == ""
+        out.unlink()
+    assert _classes(toy.segment(scene, "out").landcover) == [1]
+
+
+@pytest.mark.parametrize("after", [1, 6])
+@pytest.mark.parametrize("do", [_remove, _file])
+def test_an_output_of_change_that_goes_away(
+    toy: Toy, do: Callable[[Path], None], after: int
+) -> None:
+    """The same holds for a series."""
+    dates, out = toy.dates(0, 1), toy.folder / "change"
+    with pytest.raises(OutputError, match=r"change must stay where it is during the run"):
+        toy.change(dates, progress=Meddler(after, lambda: do(out)))
+    if do is _file:
+        assert out.read_text() == ""
+        out.unlink()
+    assert toy.change(dates).status == "ok"
