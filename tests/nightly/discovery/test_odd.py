@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import textwrap
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -141,9 +140,8 @@ def test_an_api_without_order_and_without_end(site: Site, monkeypatch: pytest.Mo
 
 def test_the_example_of_the_docs_is_a_configuration() -> None:
     """And says what the page says of it."""
-    block = DOCS.read_text().partition("\n    [[areas]]")[2].partition("\n## ")[0]
-    text = "[[areas]]" + textwrap.dedent(block)
-    table = tomllib.loads(f'model = "m"\n[nightly]\nroot = "out"\n{textwrap.dedent(text)}')
+    block = DOCS.read_text().partition("\n[[areas]]")[2].partition("\n```")[0]
+    table = tomllib.loads(f'model = "m"\n[nightly]\nroot = "out"\n[[areas]]{block}')
     config = parse_config(table, Path("/work"))
     assert [area.name for area in config.areas] == ["coast", "delta"]
     assert config.areas[0].scenes[0] == "/data/coast"
