@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from tilemap import api, worker
 from tilemap.changing.execute import ChangeResult, execute_series
 from tilemap.changing.prepare import prepare_series
 from tilemap.errors import InputChangedError, OutputError, StoreError, UsageError
+from tilemap.files import read_sealed, write_sealed
 from tilemap.progress import Silent
 from tilemap.run import RunResult, execute
 from tilemap.testing import write_geotiff
@@ -244,9 +244,9 @@ def test_a_masked_series_grows_by_a_smaller_date(toy: Toy, resolution: float | N
 def _begin_elsewhere(directory: Path) -> None:
     """As if an earlier version of GDAL had begun what is here."""
     path = directory / "stores" / "identity.json"
-    begun = json.loads(path.read_text())
+    begun = read_sealed(path)
     begun["computed_by"]["gdal"] = "2"
-    path.write_text(json.dumps(begun))
+    write_sealed(path, begun)
 
 
 def test_versions_are_not_mixed(toy: Toy) -> None:

@@ -117,7 +117,11 @@ def put(client: Client, plugin: WorkerPlugin | SchedulerPlugin) -> None:
         )
     for answer in answers.values():
         if answer["status"] == "error":
-            _, error, trace = clean_exception(answer["exception"], answer["traceback"])
+            # threads of one process hand the wrapped bytes on as they are
+            parts = (
+                getattr(answer[key], "data", answer[key]) for key in ("exception", "traceback")
+            )
+            _, error, trace = clean_exception(*parts)
             assert error is not None
             raise error.with_traceback(trace)
 
