@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import pkgutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -60,3 +62,23 @@ def test_public_functions_stay_functions(order: str) -> None:
         [sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=120
     )
     assert ran.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("first", ["tilemap", "pyproj"])
+def test_positions_need_no_network(tmp_path: Path, first: str) -> None:
+    """PROJ fetches no grids where its network is on, and leaves no store of fetched ones."""
+    code = (
+        f"import {first}\n"
+        "from affine import Affine; from odc.geo.geobox import GeoBox\n"
+        "from tilemap.stores.footprint import footprint\n"
+        "from rasterio.warp import transform\n"
+        "geobox = GeoBox((9, 9), Affine(0.1, 0, -100, 0, -0.1, 40), 'EPSG:4267')\n"
+        "x, y, _, _ = footprint(geobox).bbox\n"
+        "assert transform('EPSG:4267', 'EPSG:4326', [-100.0], [40.0])[0][0] < -100\n"
+        "assert (round(x), round(y)) == (-100, 39), (x, y)"
+    )
+    unset = ("XDG_DATA_HOME", "PROJ_USER_WRITABLE_DIRECTORY")
+    environment = {name: text for name, text in os.environ.items() if name not in unset}
+    environment |= {"PROJ_NETWORK": "ON", "HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment, timeout=120)
+    assert not list(tmp_path.rglob("cache.db*"))

@@ -6,6 +6,7 @@ neither torch nor dask nor rasterio.
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,12 @@ if TYPE_CHECKING:
     from tilemap.geometry import Tile, TileGrid, Window
     from tilemap.scene import Scene
     from tilemap.stores.geotiff import SceneRequest, open_scene
+
+# No host is asked that nobody has named. ONNX Runtime would write a device id into the home folder
+# and report to a service. PROJ would fetch grids where its network is on, as conda-forge has it, so
+# where a pixel is would depend on the network. Both read these when they are first used.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+os.environ["PROJ_NETWORK"] = "OFF"
 
 __version__ = "0.1.0"
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import socketserver
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import rasterio
-from rasterio.enums import Resampling
+from rasterio.control import GroundControlPoint
+from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import RasterioIOError
 from rasterio.shutil import copy
 from rasterio.vrt import WarpedVRT
@@ -260,21 +264,38 @@ def test_vrt_has_the_pixels_that_gdal_gives(several: Path, name: str):
     assert (band.description, band.nodata, band.scale, band.offset) == ("red", 7, 0.0001, -0.1)
 
 
-def test_vrt_that_warps(several: Path):
-    """A VRT as gdalwarp writes it reads as it did."""
+WARPS: dict[str, dict[str, Any]] = {
+    "bilinear": {"resampling": Resampling.bilinear},
+    "alpha": {"add_alpha": True},
+    "nodata": {"src_nodata": 5, "nodata": 9, "resampling": Resampling.average},
+    "points": {},
+}
+
+
+@pytest.mark.parametrize("name", WARPS)
+def test_vrt_that_warps(several: Path, name: str):
+    """A VRT as gdalwarp writes it reads as it did, also one that a few points place."""
     path = several / "x.vrt"
+    source = several / "a.tif"
+    if name == "points":
+        corners = ((0, 0), (0, 110), (75, 0), (75, 110), (30, 50))
+        points = [GroundControlPoint(r, c, 4e5 + 10 * c + r, 4.1e6 - 10 * r) for r, c in corners]
+        with rasterio.open(source, "r+") as file:
+            file.gcps = points, "EPSG:32618"
     with (
-        rasterio.open(several / "a.tif") as file,
-        WarpedVRT(file, crs="EPSG:3857", resampling=Resampling.bilinear) as warped,
+        rasterio.open(source) as file,
+        WarpedVRT(file, crs="EPSG:3857", **WARPS[name]) as warped,
     ):
         copy(warped, path, driver="VRT")
-    assert "GDALWarpOptions" in path.read_text()
-    pixels, _ = plain(path)
+    assert ("GCPTransformer" if name == "points" else "GDALWarpOptions") in path.read_text()
+    with rasterio.open(path) as file:
+        pixels, kind = file.read(1), file.colorinterp[-1]
     scene = opened(path)
     with scene.open() as reader:
         got, seen = reader.read(Window(0, 0, *scene.scene.shape))
     np.testing.assert_array_equal(got[0][seen], pixels[seen])
     assert seen.any()
+    assert (kind == ColorInterp.alpha) == (name == "alpha")
 
 
 def test_mask_beside_a_vrt(several: Path):
@@ -326,6 +347,14 @@ def test_files_beside_a_raster(folder: Path, content: str, name: str, through: s
     odd.write_text(content)
     with pytest.raises(SceneError, match=f"not a raster of an allowed format.*{odd.name}$"):
         opened(path)
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_what_is_beside_a_raster_is_a_file(folder: Path, make: Callable[[Path], None]):
+    """GDAL would open a folder by another driver, and wait for a pipe for ever."""
+    make(folder / "a.tif.ovr")
+    with pytest.raises(SceneError, match=r"a\.tif\.ovr is beside a raster, so it must be a file"):
+        opened(folder / "a.tif")
 
 
 def test_file_beside_that_comes_later(folder: Path):

@@ -187,8 +187,12 @@ def _check_beside(path: str) -> None:
     ]
     for name in (path, *erdas):
         for suffix in _BESIDE:
-            if is_file(name + suffix):
-                open_dataset(name + suffix).close()
+            beside = name + suffix
+            if not os.path.exists(beside):  # noqa: PTH110  # as GDAL does, for names of any length
+                continue
+            if not is_file(beside):  # GDAL opens folders too, such as a Zarr store
+                raise SceneError(f"{beside} is beside a raster, so it must be a file; remove it")
+            open_dataset(beside).close()
 
 
 class _Listener(logging.Handler):
