@@ -7,10 +7,12 @@ import json
 import shutil
 from pathlib import Path
 from typing import Any
+from xml.sax.saxutils import escape
 
 import numpy as np
 import pytest
 import rasterio
+from odc.geo.crs import CRS
 
 from tilemap import prepare as prepare_module
 from tilemap.cluster import ClusterSettings
@@ -325,6 +327,17 @@ def test_what_does_not_fit_is_said(scene: Path, tmp_path: Path, toy: dict[str, A
     plain = write_geotiff(tmp_path / "plain.tif", random_scene((50, 60)), names=CARD.bands)
     with pytest.raises(SceneError, match="give the scale"):
         _prepare(plain)
+
+
+def test_a_crs_that_no_product_can_have_is_refused_before_the_run(tmp_path: Path) -> None:
+    """Not after all tiles are done."""
+    image = random_scene((32, 40))
+    path = write_geotiff(tmp_path / "a.tif", image, crs=None, names=CARD.bands)
+    ganymede = CRS("IAU_2015:50316").to_wkt()
+    beside = "<PAMDataset><SRS>{}</SRS></PAMDataset>"
+    path.with_name("a.tif.aux.xml").write_text(beside.format(escape(ganymede)))
+    with pytest.raises(SceneError, match="must be one that a GeoTIFF can hold"):
+        _prepare(path)
 
 
 def test_not_a_number_as_nodata_has_a_digest(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from tilemap.run_plan import (
     probability_bytes,
 )
 from tilemap.stages.survey import ground_pixel_m, survey
+from tilemap.stores.cog import check_crs
 from tilemap.stores.fingerprint import Inputs
 from tilemap.stores.geotiff import SceneRequest, SceneSource, open_scene
 from tilemap.stores.maps import Seam
@@ -138,6 +139,7 @@ def prepare(
     request = dataclasses.replace(request, bands=ref.card.bands)
     source = open_scene(request)
     inputs = source.inputs()
+    check_crs(source.scene.geobox.crs)
     check_units(source, ref.card.units, ref.card.name)
     profiles = make_profiles(source.scene.geobox, ref.card, Seam(), 0, settings.uncertainty)
     rehearse(profiles.values())

@@ -15,6 +15,7 @@ import pyogrio
 import pytest
 import rasterio
 import shapely
+from affine import Affine
 from scipy import ndimage
 
 from tilemap import api
@@ -294,6 +295,41 @@ def test_labels_alone_will_do(runs: list[Path], tmp_path: Path) -> None:
     qa = _read(tmp_path / "out" / "qa.tif")
     assert (qa & Qa.HARD).all()
     assert result.record["found"]["changed"] > 0.08  # wrong labels, twice 4 %
+
+
+@pytest.mark.parametrize(
+    ("crs", "areas"),
+    [
+        ('LOCAL_CS["site",UNIT["metre",1],AXIS["Easting",EAST],AXIS["Northing",NORTH]]', False),
+        ("IAU_2015:30110", True),  # the Moon, in metres
+    ],
+)
+def test_a_series_that_is_not_of_the_earth(tmp_path: Path, crs: str, areas: bool) -> None:
+    """It is mapped whole; its item has no outline, and areas are those of its own globe."""
+    rng = np.random.default_rng(5)
+    runs = [
+        make_run(
+            tmp_path / f"y{year}", soften(rng.integers(0, K, (30, 40)), K), f"{year}-07-01",
+            crs=crs, affine=Affine(10, 0, 1000, 0, -10, 2000),
+        )
+        for year in (2000, 2010)
+    ]  # fmt: skip
+    out = tmp_path / "out"
+    options = {**OPTIONS, "accept_misregistration": True}
+    assert api.change(runs, out=out, **options).record["status"] == "ok"
+    item = json.loads((out / "item.json").read_text())
+    assert item["geometry"] is None
+    told = any("tied to no globe" in note for note in item_notes(out))
+    assert told is not areas
+    with rasterio.open(out / "change.tif") as file:
+        assert file.crs is not None
+    assert api.change(runs, out=out, **options).record["status"] == "ok"
+
+
+def item_notes(out: Path) -> list[str]:
+    """What the record of a series says to its reader."""
+    notes: list[str] = json.loads((out / "run.json").read_text())["warnings"]
+    return notes
 
 
 def test_the_length_of_a_vector_is_no_probability(runs: list[Path], tmp_path: Path) -> None:

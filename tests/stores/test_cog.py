@@ -23,9 +23,17 @@ from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning
 from rio_cogeo.cogeo import cog_validate
 
-from tilemap.errors import StoreError
+from tilemap.errors import SceneError, StoreError
 from tilemap.geometry import TileGrid, Window
-from tilemap.stores.cog import RasterProfile, partial_path, publish, verify_cog, write_cog
+from tilemap.stores.cog import (
+    RasterProfile,
+    check_crs,
+    partial_path,
+    publish,
+    verify_cog,
+    write_cog,
+)
+from tilemap.stores.geotiff import SceneRequest, open_scene
 from tilemap.stores.overviews import halve
 
 NORTH_UP = Affine(10, 0, 435730, 0, -10, 4179460)
@@ -122,6 +130,44 @@ def test_georeference_is_kept(tmp_path: Path, affine: Affine, crs: str | None) -
             assert (file.crs is None) == (crs is None)
             if crs is not None:
                 assert file.crs == rasterio.CRS.from_user_input(crs)
+
+
+COMPOUND = {
+    "EPSG:32618+4326": "EPSG:32618",  # with heights on the ellipsoid
+    "EPSG:5498": "EPSG:4269",  # with heights above the sea
+    "EPSG:8734": "EPSG:3436",  # state plane, both in feet
+    "EPSG:4979": "EPSG:4326",  # three-dimensional
+    "ESRI:104696": "EPSG:5228",
+}
+OTHER_WORDS = ("EPSG:2217", "EPSG:5113", "EPSG:7133", "EPSG:3436", "ESRI:102711", "IAU_2015:30110")
+LOCAL = 'LOCAL_CS["Lambert-93",UNIT["metre",1],AXIS["Easting",EAST],AXIS["Northing",NORTH]]'
+
+
+@pytest.mark.parametrize("crs", [*COMPOUND, *OTHER_WORDS, LOCAL])
+def test_a_crs_that_comes_back_in_other_words(tmp_path: Path, crs: str) -> None:
+    """A scene in it can be read, and a product on its grid can be written and verified."""
+    scene = tmp_path / "scene.tif"
+    declared = rasterio.CRS.from_user_input(crs)
+    kinds = {"count": 1, "height": 40, "width": 30, "dtype": "uint8", "transform": NORTH_UP}
+    with rasterio.open(scene, "w", driver="GTiff", crs=declared, **kinds) as file:
+        file.write(class_map((40, 30))[None])
+    geobox = open_scene(SceneRequest((str(scene),))).scene.geobox
+    if crs in COMPOUND:
+        assert geobox.crs == COMPOUND[crs]
+    check_crs(geobox.crs)
+    look = profile((40, 30), NORTH_UP, geobox.crs)
+    receipt = write_cog(tmp_path / "a.tif", look, pieces(class_map((40, 30))), tmp_path)
+    verify_cog(receipt.partial, look, pieces(class_map((40, 30))))
+    with pytest.raises(StoreError, match="must have CRS"):
+        verify_cog(
+            receipt.partial, profile((40, 30), crs="EPSG:32619"), pieces(class_map((40, 30)))
+        )
+
+
+def test_a_crs_that_no_geotiff_can_hold() -> None:
+    """Longitudes of Ganymede run the other way, which the file does not keep."""
+    with pytest.raises(SceneError, match=r"hold, Ganymede \(2015\).* comes back as another one"):
+        check_crs(GeoBox((4, 4), NORTH_UP, "IAU_2015:50316").crs)
 
 
 def test_looks_as_told(tmp_path: Path) -> None:

@@ -95,3 +95,17 @@ def test_nothing_is_told() -> None:
     assert footprint(GeoBox((3, 4), Affine.identity(), None)).geometry is None
     nowhere = GeoBox((3, 4), Affine(1e7, 0, -4e7, 0, -1e7, 4e7), "ESRI:54009")
     assert footprint(nowhere).bbox is None
+
+
+@pytest.mark.parametrize(
+    "crs",
+    [
+        'LOCAL_CS["site",UNIT["metre",1],AXIS["Easting",EAST],AXIS["Northing",NORTH]]',
+        "IAU_2015:30110",  # the Moon
+        "IAU_2015:49900",  # Mars
+    ],
+)
+def test_what_does_not_lie_on_earth(crs: str) -> None:
+    """A building site and other globes have no outline in degrees of WGS 84."""
+    found = footprint(GeoBox((20, 30), Affine(10, 0, 100, 0, -10, 500), crs))
+    assert (found.geometry, found.bbox) == (None, None)

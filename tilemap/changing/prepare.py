@@ -37,6 +37,7 @@ from tilemap.models.card import ClassInfo
 from tilemap.prepare import Prepared, SegmentSettings, prepare
 from tilemap.products import rehearse
 from tilemap.stages.change import MARGIN
+from tilemap.stores.cog import check_crs
 from tilemap.stores.fingerprint import Inputs
 from tilemap.stores.georeference import geobox_attributes, geobox_from_attributes
 from tilemap.stores.geotiff import SceneRequest
@@ -179,6 +180,7 @@ def prepare_series(settings: ChangeSettings, out: Path) -> PreparedSeries:
         [(f.input, f.geobox) for f in facts], settings.like, settings.resolution, settings.extent
     )
     geobox, kept = _settled(chosen, settings, facts, out)
+    check_crs(geobox.crs)
     grid = TileGrid((int(geobox.shape[0]), int(geobox.shape[1])), settings.core, 0, 0)
     notes = [note for fact in facts for note in fact.notes]
     if kept:
@@ -282,7 +284,8 @@ def _mmu_pixels(mmu_ha: float, geobox: GeoBox, notes: list[str]) -> int:
         return 1
     area = CellArea(geobox)
     if not area.known:
-        notes.append("no CRS: areas are not known, the minimum mapping unit is not applied")
+        lacking = "no CRS" if geobox.crs is None else f"{geobox.crs.proj.name} is tied to no globe"
+        notes.append(f"{lacking}: areas are not known, the minimum mapping unit is not applied")
         return 1
     cell_ha = area.mean_km2(whole(geobox)) * 100
     return max(1, int(np.ceil(mmu_ha / cell_ha - 1e-9)))

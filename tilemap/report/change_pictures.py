@@ -11,9 +11,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import rasterio
-from pyproj import Geod
+from pyproj import CRS, Transformer
 from rasterio.enums import Resampling
-from rasterio.warp import transform as to_crs
 
 from tilemap.report.quicklook import GAP, paint, png_bytes
 from tilemap.stores.grids import apply
@@ -214,12 +213,15 @@ def _read(path: Path, panel: Panel) -> ByteArray:
 
 
 def _metres_across(file: rasterio.DatasetReader) -> float | None:
-    """Ground width of the middle row; None without a CRS, or where it ends beyond the Earth."""
-    if file.crs is None:
+    """Ground width of the middle row; None without a CRS of a globe, or where it ends beyond it."""
+    crs = None if file.crs is None else CRS(file.crs.to_wkt())
+    geod = None if crs is None or crs.geodetic_crs is None else crs.get_geod()
+    if crs is None or geod is None:
         return None
     row = file.height / 2
     # a hundredth of the width: across a whole globe the ends would be the same point
     ends = [apply(file.transform, file.width * share, row) for share in (0.495, 0.505)]
-    xs, ys = to_crs(file.crs, "EPSG:4326", *zip(*ends, strict=True))
-    metres = 100 * Geod(ellps="WGS84").inv(xs[0], ys[0], xs[1], ys[1])[2]
+    to_degrees = Transformer.from_crs(crs, crs.geodetic_crs, always_xy=True)
+    xs, ys = to_degrees.transform(*zip(*ends, strict=True))
+    metres = 100 * geod.inv(xs[0], ys[0], xs[1], ys[1])[2]
     return metres if np.isfinite(metres) and metres > 0 else None

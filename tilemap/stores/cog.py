@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -23,17 +24,21 @@ import numpy.typing as npt
 import rasterio
 import rasterio.shutil
 import rasterio.windows
+from odc.geo.crs import CRS
+from pyproj.exceptions import CRSError
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
-from tilemap.errors import DiskFullError, StoreError, TilemapError
+from tilemap.errors import DiskFullError, SceneError, StoreError, TilemapError
 from tilemap.files import system_error
 from tilemap.geometry import Window
+from tilemap.stores.grids import crs_of, same_crs
 from tilemap.stores.overviews import halve, level_shapes
 from tilemap.stores.raster_profile import Color, RasterProfile
 
 __all__ = [
-    "CogReceipt", "Color", "RasterProfile", "partial_path", "publish", "verify_cog", "write_cog",
+    "CogReceipt", "Color", "RasterProfile", "check_crs", "partial_path", "publish", "verify_cog",
+    "write_cog",
 ]  # fmt: skip
 
 AnyArray = npt.NDArray[Any]
@@ -139,6 +144,33 @@ def _tell_difference(path: Path, window: Window, stored: AnyArray, must: AnyArra
     )
 
 
+def check_crs(crs: CRS | None) -> None:
+    """A GeoTIFF can hold this CRS: one that is written gives it back, if in other words.
+
+    Raises:
+        SceneError: if it does not.
+    """
+    if crs is None or _keeps(crs.to_wkt()):
+        return
+    raise SceneError(
+        f"the CRS of the scene must be one that a GeoTIFF can hold, {crs.proj.name} comes back as "
+        "another one; bring the scene to another CRS first (gdalwarp -t_srs), or onto another grid"
+    )
+
+
+@lru_cache(maxsize=64)
+def _keeps(wkt: str) -> bool:
+    one = {"driver": "GTiff", "width": 1, "height": 1, "count": 1, "dtype": "uint8"}
+    try:
+        with _gdal(), rasterio.MemoryFile() as memory:
+            with memory.open(**one, crs=wkt, transform=rasterio.Affine(2, 0, 1, 0, -2, 1)):
+                pass
+            with memory.open() as file:
+                return file.crs is not None and same_crs(crs_of(wkt), crs_of(file.crs.to_wkt()))
+    except (RasterioError, CPLE_BaseError, CRSError):
+        return False
+
+
 def publish(partial: Path, final: Path) -> None:
     """Give a verified product its name; its sidecars must be there already.
 
@@ -153,7 +185,7 @@ def publish(partial: Path, final: Path) -> None:
 def _check_frame(file: Any, path: Path, profile: RasterProfile) -> None:
     """Everything but the pixels."""
     crs = profile.geobox.crs
-    expected_crs = None if crs is None else rasterio.CRS.from_user_input(crs.to_wkt())
+    stored = None if file.crs is None else crs_of(file.crs.to_wkt())
     affine = tuple(profile.geobox.affine)[:6]
     size = max(abs(affine[0]) + abs(affine[1]), abs(affine[3]) + abs(affine[4]))
     near = np.allclose(tuple(file.transform)[:6], affine, rtol=1e-12, atol=1e-9 * size)
@@ -164,7 +196,7 @@ def _check_frame(file: Any, path: Path, profile: RasterProfile) -> None:
         ("shape", profile.shape, file.shape),
         ("dtype", (profile.dtype,) * profile.count, file.dtypes),
         ("geotransform", affine, affine if near else tuple(file.transform)[:6]),
-        ("CRS", expected_crs, file.crs),
+        ("CRS", crs, crs if same_crs(crs, stored) else stored),
         ("nodata", *_as_text(profile.nodata, file.nodata)),
         ("palette", profile.colormap, palette),
         ("tags", profile.all_tags, {key: tags.get(key) for key in profile.all_tags}),

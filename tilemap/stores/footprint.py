@@ -10,6 +10,7 @@ import numpy.typing as npt
 import shapely
 from odc.geo.geobox import GeoBox
 from pyproj import CRS, Transformer
+from pyproj.exceptions import ProjError
 from shapely.geometry import MultiPolygon, Polygon, box, mapping
 from shapely.geometry.polygon import orient
 
@@ -38,7 +39,8 @@ class Footprint:
 def footprint(geobox: GeoBox) -> Footprint:
     """The outline of a raster, each edge followed by eight straight pieces.
 
-    Without a CRS, or where a corner lies nowhere on Earth, nothing is told. A pole inside
+    Without a CRS, with one that is not of the Earth (of a building site, of the Moon), or where a
+    corner lies nowhere on Earth, it has neither geometry nor box. A pole inside
     gives everything from the outline to the pole (RFC 7946, 3.1.9 and 5.3).
     """
     if geobox.crs is None:
@@ -46,7 +48,9 @@ def footprint(geobox: GeoBox) -> Footprint:
     rows, cols = (int(n) for n in geobox.shape)
     y, x = outline(Window(0, 0, rows, cols), EDGE_POINTS)
     a, b, c, d, e, f = tuple(geobox.affine)[:6]
-    to_degrees = Transformer.from_crs(CRS(geobox.crs.to_wkt()), CRS.from_epsg(4326), always_xy=True)
+    to_degrees = _to_degrees(geobox.crs.to_wkt())
+    if to_degrees is None:
+        return Footprint()
     lon, lat = to_degrees.transform(a * x + b * y + c, d * x + e * y + f)
     if not (np.isfinite(lon).all() and np.isfinite(lat).all()):
         return Footprint()
@@ -62,6 +66,14 @@ def footprint(geobox: GeoBox) -> Footprint:
         return Footprint(_geojson(whole), _rounded(whole.bounds))
     pieces = _cut(ring)
     return Footprint(_geojson(pieces), _rounded((_turned(west), south, _turned(east, 1), north)))
+
+
+def _to_degrees(wkt: str) -> Transformer | None:
+    """The way to degrees of WGS 84; None if there is none."""
+    try:
+        return Transformer.from_crs(CRS(wkt), CRS.from_epsg(4326), always_xy=True)
+    except ProjError:
+        return None
 
 
 def _unwrap(lon: FloatArray) -> tuple[FloatArray, bool]:

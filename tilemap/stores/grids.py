@@ -60,8 +60,14 @@ def same_crs(one: CRS | None, two: CRS | None) -> bool:
 
 @lru_cache(maxsize=64)
 def crs_of(wkt: str) -> CRS:
-    """The CRS, by its EPSG code where the definition is exactly that."""
+    """The CRS of the ground, by its EPSG code where the definition is exactly that.
+
+    Heights of a compound or three-dimensional CRS are left out: a map has none, and files give
+    them back in other words.
+    """
     crs = CRS(wkt)
+    if crs.proj.is_compound or len(crs.proj.axis_info) > 2:
+        crs = CRS(crs.proj.to_2d().to_wkt())
     code = crs.epsg
     if code is not None:
         named = CRS(f"EPSG:{code}")

@@ -14,9 +14,9 @@ import shapely
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
-from pyproj.exceptions import CRSError
+from pyproj.exceptions import CRSError, ProjError
 
-from tilemap.errors import SceneError
+from tilemap.errors import SceneError, SceneMismatchError
 from tilemap.files import decode_json
 from tilemap.geometry import Window
 from tilemap.stores.grids import moved
@@ -216,12 +216,22 @@ def _plain(value: Any) -> Any:
 
 
 def onto(features: Features, geobox: GeoBox) -> Features:
-    """The features in the CRS of a grid; without a CRS on either side they stay as they are."""
+    """The features in the CRS of a grid; without a CRS on either side they stay as they are.
+
+    Raises:
+        SceneMismatchError: if no way leads from one CRS to the other.
+    """
     if features.crs is None or geobox.crs is None or features.crs == geobox.crs:
         return features
-    move = Transformer.from_crs(
-        features.crs.to_wkt(), geobox.crs.to_wkt(), always_xy=True
-    ).transform
+    try:
+        move = Transformer.from_crs(
+            features.crs.to_wkt(), geobox.crs.to_wkt(), always_xy=True
+        ).transform
+    except ProjError as error:
+        raise SceneMismatchError(
+            f"{features.name} has the CRS {features.crs.proj.name}, from which no way leads to "
+            f"{geobox.crs.proj.name}; give it in the CRS of the map"
+        ) from error
     moved_ = tuple(shapely.transform(g, move, interleaved=False) for g in features.geometries)
     return replace(features, crs=geobox.crs, geometries=moved_)
 
