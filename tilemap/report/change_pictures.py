@@ -222,6 +222,6 @@ def _metres_across(file: rasterio.DatasetReader) -> float | None:
     # a hundredth of the width: across a whole globe the ends would be the same point
     ends = [apply(file.transform, file.width * share, row) for share in (0.495, 0.505)]
     to_degrees = Transformer.from_crs(crs, crs.geodetic_crs, always_xy=True)
-    xs, ys = to_degrees.transform(*zip(*ends, strict=True))
+    xs, ys = to_degrees.transform([x for x, _ in ends], [y for _, y in ends])
     metres = 100 * geod.inv(xs[0], ys[0], xs[1], ys[1])[2]
     return metres if np.isfinite(metres) and metres > 0 else None
