@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tilemap import errors
-from tilemap.errors import StoreError, TilemapError
-from tilemap.files import read_json
+from tilemap.errors import StoreError, TilemapError, UnavailableError
+from tilemap.files import decode_json, outside_error, read_json
 from tilemap.geometry import Tile, TileGrid, round_up
 from tilemap.models import registry
 
@@ -115,13 +115,15 @@ def measure(trial: Trial) -> Cost:
         env=environment,
         check=False,
     )
+    if done.returncode < 0:
+        raise UnavailableError(
+            f"one tile of {trial.model.card.name}, {trial.side} pixels a side, must fit into "
+            f"memory; measuring it was ended by signal {-done.returncode}"
+        )
     if done.returncode != 0 or not done.stdout:
         tail = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["no message"]
-        how = f"exit {done.returncode}" if done.returncode >= 0 else f"signal {-done.returncode}"
-        raise TilemapError(
-            f"measuring one tile of {trial.model.card.name} failed ({how}): {tail[0]}"
-        )
-    answer = json.loads(done.stdout.splitlines()[-1])
+        raise TilemapError(f"measuring one tile of {trial.model.card.name} failed: {tail[0]}")
+    answer = decode_json(done.stdout.splitlines()[-1])
     if "error" in answer:
         raise getattr(errors, answer["type"], TilemapError)(answer["error"])
     cost = Cost(**answer)
@@ -216,8 +218,11 @@ def main() -> None:
     trial: Trial = pickle.load(sys.stdin.buffer)
     try:
         answer = dataclasses.asdict(run_trial(trial))
-    except TilemapError as error:
-        answer = {"type": type(error).__name__, "error": str(error)}
+    except Exception as error:
+        known = outside_error(error)
+        if known is None:
+            raise
+        answer = {"type": type(known).__name__, "error": str(known)}
     sys.stdout.write(json.dumps(answer) + "\n")
 
 

@@ -197,3 +197,21 @@ def test_names_that_no_file_can_have(folder: Path, arguments: tuple[str, ...], n
     """Refused in a line, whichever argument they are."""
     code, error = run(*(argument.replace("{}", name) for argument in arguments))
     assert code not in (0, EXIT_BUG), error
+
+
+@pytest.mark.parametrize("option", ["--core", "--halo", "--blend", "--workers"])
+@pytest.mark.parametrize("number", [10**30, -(10**30), 4 * 10**18, 3_000_000, -1, "nan", "1e400"])
+def test_numbers_that_no_option_can_have(folder: Path, option: str, number: object) -> None:
+    """Refused, never measured; a tile that no memory can hold is said to need more."""
+    code, error = run("plan", "scene.tif", "--model", MODEL, option, number)
+    assert code in ((2, 69, 78) if option in ("--halo", "--blend") else (0, 2, 78)), error
+    assert code == 2 or error.count("\n") == (code != 0)
+
+
+@pytest.mark.parametrize("option", ["--scale", "--offset"])
+@pytest.mark.parametrize("number", ["nan", "inf", "-1e400", "9" * 400])
+def test_scales_that_are_no_numbers(folder: Path, option: str, number: str) -> None:
+    """Refused in a line."""
+    code, error = run("plan", "scene.tif", "--model", MODEL, option, number)
+    assert (code, error.count("\n")) == (65, 1)
+    assert f"{option[2:]} must be a number" in error

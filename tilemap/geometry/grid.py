@@ -19,6 +19,9 @@ import numpy.typing as npt
 from tilemap.errors import GridError
 from tilemap.geometry.window import Window
 
+LARGEST = 1 << 24
+"""Pixels that a core or a halo may have a side; no patch of so many fits into any memory."""
+
 
 class Tile(NamedTuple):
     """Address of a tile in its grid."""
@@ -84,6 +87,11 @@ class TileGrid:
         if self.halo < 0 or self.halo % self.stride:
             raise GridError(
                 f"halo must be 0 or a multiple of stride={self.stride} pixels, got {self.halo}"
+            )
+        if max(self.core, self.halo) > LARGEST:
+            raise GridError(
+                f"core and halo must be at most {LARGEST} pixels, got core={self.core}, "
+                f"halo={self.halo}"
             )
         if not 0 <= self.blend <= self.halo:
             raise GridError(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from tilemap.files import read_json
 from tilemap.nightly.facts import PassOutcome
 from tilemap.nightly.telling.record import outcome_record
 from tilemap.nightly.telling.rotation import began
@@ -92,7 +93,7 @@ def _read(path: Path) -> dict[str, Any] | None:
     try:
         if path.stat().st_size > _LARGEST:
             return None
-        record = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        record = read_json(path)
+    except OSError:  # a StoreError is one
         return None
     return record if isinstance(record, dict) else None
