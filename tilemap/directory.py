@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tilemap.errors import BusyError, OutputError
-from tilemap.files import decode_json, read_sealed, storing, write_sealed
+from tilemap.files import decode_json, read_sealed, remove, storing, write_sealed
 from tilemap.stores.remote.address import NOBODY, AllowList
 from tilemap.stores.remote.claim import release
 
@@ -202,6 +202,9 @@ class RunDirectory:
         """
         if self.path.exists() and not self.path.is_dir():
             raise OutputError(f"the output must be a directory, {self.path} is a file")
+        for record in (self.run_file, self.identity_file):
+            if record.is_dir():
+                raise OutputError(f"{record} must be a file, it is a folder; remove it")
         parent = next(p for p in (self.path, *self.path.absolute().parents) if p.exists())
         if not os.access(parent, os.W_OK | os.X_OK):
             raise OutputError(f"cannot create {self.path}: {parent} is not writable")
@@ -322,7 +325,7 @@ class RunDirectory:
     def remove_probabilities(self) -> None:
         """Remove the store of probabilities; before the stores, which tell whose it is."""
         for name in (PROBABILITIES, f"{PROBABILITIES}.partial"):
-            shutil.rmtree(self.path / name, ignore_errors=True)
+            remove(self.path / name)
 
     def remove_stores(self) -> None:
         """Remove what only a resumed run needs; what lies on S3 first, for the rest says where.

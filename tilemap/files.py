@@ -6,12 +6,13 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import sqlite3
 import tempfile
 import time
 import tomllib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -282,6 +283,15 @@ def _says_full(error: BaseException | None) -> bool:
 def _number(error: BaseException) -> int | None:
     number: int | None = getattr(error, "errno", None) if isinstance(error, OSError) else None
     return number
+
+
+def remove(path: Path) -> None:
+    """Remove a folder with all in it, or whatever else has its name; what cannot be, stays."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
 
 
 def is_file(path: str | Path) -> bool:

@@ -96,3 +96,27 @@ def test_an_output_of_change_that_goes_away(
         assert out.read_text() == ""
         out.unlink()
     assert toy.change(dates).status == "ok"
+
+
+@pytest.mark.parametrize("put", [Path.mkdir, os.mkfifo, Path.touch])
+@pytest.mark.parametrize(
+    "name",
+    ["run.json", "stores/identity.json", "stores/map.zarr", "stores/map.zarr/zarr.json",
+     "probabilities.zarr", "probabilities.zarr/zarr.json"],
+)  # fmt: skip
+def test_something_else_in_the_place_of_state(
+    toy: Toy, name: str, put: Callable[[Path], None]
+) -> None:
+    """A folder, a pipe or an empty file there is replaced or refused, never waited for."""
+    scene = toy.scene("scene.tif", 0)
+    out = toy.segment(scene, "out", probabilities=True, keep_stores=True).directory
+    (out / "landcover.tif").unlink()  # else there is nothing to do
+    _remove(out / name)
+    put(out / name)
+    if name in ("run.json", "stores/identity.json") and put is Path.mkdir:
+        with pytest.raises(OutputError, match=rf"{name} must be a file, it is a folder"):
+            toy.segment(scene, "out", probabilities=True, keep_stores=True)
+        return
+    again = toy.segment(scene, "out", probabilities=True, keep_stores=True)
+    assert _classes(again.landcover) == [1]
+    assert (out / name).is_dir() == name.endswith(".zarr")

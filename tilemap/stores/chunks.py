@@ -29,7 +29,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.core.array_spec import ArrayConfigParams
 
 from tilemap.errors import OutputError, StoreError
-from tilemap.files import storing
+from tilemap.files import remove, storing
 
 if TYPE_CHECKING:
     from tilemap.stores.remote.place import Place
@@ -94,7 +94,7 @@ def remove_group(path: Place) -> None:
         OutputError: if it cannot be removed from its bucket.
     """
     if isinstance(path, Path):
-        shutil.rmtree(path, ignore_errors=True)
+        remove(path)
     else:
         path.delete()
 
@@ -159,7 +159,8 @@ def _read(path: Place, name: str) -> bytes | None:
     """
     if isinstance(path, Path):
         try:
-            return (path / name).read_bytes()
+            # A pipe would be waited for.
+            return (path / name).read_bytes() if (path / name).is_file() else None
         except PermissionError as error:
             raise StoreError(f"cannot open the store {path}: {error.strerror}") from error
         except OSError:
