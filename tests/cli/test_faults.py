@@ -6,7 +6,10 @@ import contextlib
 import copy
 import io
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -215,3 +218,18 @@ def test_scales_that_are_no_numbers(folder: Path, option: str, number: str) -> N
     code, error = run("plan", "scene.tif", "--model", MODEL, option, number)
     assert (code, error.count("\n")) == (65, 1)
     assert f"{option[2:]} must be a number" in error
+
+
+def test_a_run_whose_reader_goes_away(folder: Path) -> None:
+    """It finishes, with the exit code it deserves, though nobody reads what it says."""
+    command = [sys.executable, "-m", "tilemap.cli.main"]
+    read, write = os.pipe()
+    os.close(read)
+    for arguments, code in (
+        (("segment", "scene.tif", "--model", MODEL, "--out", "out"), 0),
+        (("segment", "none.tif", "--model", MODEL, "--out", "out"), 65),
+    ):
+        done = subprocess.run([*command, *arguments], stdout=write, stderr=write, check=False)
+        assert done.returncode == code
+    os.close(write)
+    assert (folder / "out" / "landcover.tif").exists()

@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from tilemap.errors import EXIT_BUG
 
@@ -71,6 +71,27 @@ def make_app() -> typer.Typer:
     return app
 
 
+class _Output(io.FileIO):
+    """An output whose reader may go away, as that of ``| head`` does; the run goes on."""
+
+    def write(self, data: Any, /) -> int:
+        """Write; what nobody reads any more is dropped."""
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.fileno())
+            os.close(nowhere)
+            return len(data)
+
+
+def _patient(stream: io.TextIOWrapper) -> io.TextIOWrapper:
+    return io.TextIOWrapper(
+        io.BufferedWriter(_Output(stream.fileno(), "w", closefd=False)),
+        encoding=stream.encoding, errors=stream.errors, line_buffering=stream.line_buffering,
+    )  # fmt: skip
+
+
 class _Stop:
     """What Ctrl-C and SIGTERM do: the first ends the command in order, the second at once."""
 
@@ -118,6 +139,10 @@ def _stopping() -> Iterator[None]:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; errors become one or two lines and an exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    if sys.stdout is sys.__stdout__ and isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout = _patient(sys.stdout)
+    if sys.stderr is sys.__stderr__ and isinstance(sys.stderr, io.TextIOWrapper):
+        sys.stderr = _patient(sys.stderr)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show
     try:
