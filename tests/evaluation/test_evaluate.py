@@ -214,8 +214,8 @@ def test_bad_settings_are_refused_and_leave_nothing(ground: Any, tmp_path: Path)
         ({"core": 0}, "core must"),
         ({"column": "x"}, "for a vector reference only"),
         ({"background": "water"}, "for a vector reference only"),
-        ({"reference": "a.gpkg"}, "needs --column"),
-        ({"reference": "a.gpkg", "column": "x", "polygon_class": "water"}, "needs --column"),
+        ({"reference": "a.gpkg"}, "needs `column`"),
+        ({"reference": "a.gpkg", "column": "x", "polygon_class": "water"}, "needs `column`"),
     ):  # fmt: skip
         with pytest.raises(UsageError, match=says):
             asked(ground, **options)
@@ -259,3 +259,27 @@ def test_metres_need_a_crs() -> None:
     """A plain image has pixels only."""
     with pytest.raises(UsageError, match="without a CRS"):
         pixel_sides_m(GeoBox((3, 3), Affine(1, 0, 0, 0, -1, 0), None))
+
+
+def test_a_class_that_the_reference_declares_nodata_is_named(ground: Any, figures: Any) -> None:
+    """With value, name and pixels; it counts if the person says that every number is a class."""
+    path = ground.folder / "declared.tif"
+    reference = np.where(ground.reference == 255, 1, ground.reference).astype(np.uint8)
+    write_geotiff(path, reference[None], nodata=1)
+    ground.name_classes(path, {1: "water", 2: "Trees", 5: "rock"})
+    hidden = int((reference == 1).sum())
+    work = prepare(asked(ground, reference=str(path)))
+    [note] = [text for text in work.notes if "nodata" in text]
+    assert "declares 1 as nodata" in note
+    assert f"{hidden:,} pixels" in note
+    assert "`reference_nodata` none" in note
+    assert figures(reference=str(path))["reference_pixels"] == reference.size - hidden
+    for text, left_out in (("none", 0), ("2", int((reference == 2).sum()))):
+        again = asked(ground, reference=str(path), reference_nodata=text)
+        assert not [line for line in prepare(again).notes if "nodata" in line]
+        got = figures(reference=str(path), reference_nodata=text)
+        assert got["reference_pixels"] == reference.size - left_out
+    with pytest.raises(UsageError, match="`reference_nodata` must be a number"):
+        prepare(asked(ground, reference=str(path), reference_nodata="zero"))
+    with pytest.raises(UsageError, match="for a raster reference only"):
+        asked(ground, reference="p.gpkg", column="kind", reference_nodata="0")

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from tilemap.cli.flags import with_flags
 from tilemap.cli.segment import Cluster, MemoryLimit, Scheduler, Workers
 
 _REFERENCE, _FIGURES = "The reference", "The figures"
@@ -78,6 +79,14 @@ def evaluate(
             help="Reference values that do not count, such as 0,9.", rich_help_panel=_REFERENCE
         ),
     ] = None,
+    reference_nodata: Annotated[
+        str | None,
+        typer.Option(
+            help="Number of a raster that means no reference there, instead of the one it "
+            "declares; none if every number is a class.",
+            rich_help_panel=_REFERENCE,
+        ),
+    ] = None,
     confidence: Annotated[
         str | None,
         typer.Option(
@@ -124,6 +133,7 @@ def evaluate(
         layer=layer,
         classes=classes,
         ignore=ignore,
+        reference_nodata=reference_nodata,
         confidence=confidence,
         regions=regions,
         region_column=region_column,
@@ -191,7 +201,7 @@ def summary(record: dict[str, Any]) -> list[str]:
         f"mean IoU {_share(row['miou'])}, {row['pixels']:,} pixels"
         for row in figures["regions"]
     ]
-    return lines + [f"note: {text}" for text in record["notes"]]
+    return lines + [f"note: {with_flags(text)}" for text in record["notes"]]
 
 
 def _share(value: float | None, wide: int = 7) -> str:

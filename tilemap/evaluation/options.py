@@ -22,7 +22,8 @@ class EvaluateOptions(TypedDict, total=False):
     Of the reference: ``column`` (of a vector: its class) or ``polygon_class`` (of all
     its features), ``layer``, ``background`` (class of what no feature covers), ``area`` (vector:
     only inside does the reference count), ``classes`` (a table, .toml or .csv), ``ignore`` (values
-    that do not count: "0,9", or a sequence). Of the figures:
+    that do not count: "0,9", or a sequence), ``reference_nodata`` (a number instead of the one
+    that a raster declares; "none" if every number is a class). Of the figures:
     ``confidence`` (percent on the map's grid; default confidence.tif beside the map),
     ``regions`` and ``region_column``, ``tolerance`` (of boundaries, pixels) or ``tolerance_m``.
     Of the work: ``core`` (pixels), ``cluster`` (a file with a ``[cluster]`` table, or its
@@ -37,6 +38,7 @@ class EvaluateOptions(TypedDict, total=False):
     area: str | Path | None
     classes: str | Path | None
     ignore: str | Sequence[str | int] | None
+    reference_nodata: str | float | None
     confidence: str | Path | None
     regions: str | Path | None
     region_column: str | None
@@ -61,7 +63,7 @@ def settings_of(
     if unknown:
         known = ", ".join(EvaluateOptions.__annotations__)
         raise UsageError(f"options must be among {known}; got {', '.join(unknown)}")
-    limit = options.get("memory_limit")
+    limit, nodata = options.get("memory_limit"), options.get("reference_nodata")
     settings = EvaluateSettings(
         class_map=str(class_map),
         reference=str(reference),
@@ -72,6 +74,7 @@ def settings_of(
         area=_text(options.get("area")),
         classes=_text(options.get("classes")),
         ignore=split_values(options.get("ignore")),
+        reference_nodata=None if nodata is None else str(nodata),
         confidence=_text(options.get("confidence")),
         regions=_text(options.get("regions")),
         region_column=options.get("region_column"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +35,16 @@ from tilemap.evaluation.reference import (
     place_raster,
     place_regions,
 )
-from tilemap.geometry import TileGrid
+from tilemap.geometry import TileGrid, Window
 from tilemap.stores.fingerprint import Inputs, files_of
 from tilemap.stores.grids import apply, pixel_offset
+from tilemap.stores.mosaic import Handles
 from tilemap.stores.opening import plain_path
 from tilemap.stores.rasters import Raster, describe
 from tilemap.stores.vectors import is_vector
 
 CORE = 2048
+_READ = 2048  # side of the windows in which a reference is looked through
 _TRUE = 0.01  # share by which a pixel's nominal side may differ from the true one
 
 
@@ -59,6 +62,8 @@ class EvaluateSettings:
         area: vector file; only inside its polygons does the reference count.
         classes: table of the reference's values, see ``classes.read_table``.
         ignore: reference values or names that do not count.
+        reference_nodata: number of a raster reference that means no reference there, instead of
+            the one it declares; "none" if every number is a class.
         confidence: percent on the map's grid; default ``confidence.tif`` beside the map.
         regions: vector file; figures are also made for each region.
         region_column: names of the regions.
@@ -79,6 +84,7 @@ class EvaluateSettings:
     area: str | None = None
     classes: str | None = None
     ignore: tuple[str, ...] = ()
+    reference_nodata: str | None = None
     confidence: str | None = None
     regions: str | None = None
     region_column: str | None = None
@@ -103,6 +109,8 @@ class EvaluateSettings:
             raise UsageError(
                 "`column`, `polygon_class` and `background` are for a vector reference only"
             )
+        if is_vector(self.reference) and self.reference_nodata is not None:
+            raise UsageError("`reference_nodata` is for a raster reference only")
         for distance in (self.tolerance, self.tolerance_m):
             if distance is not None and not 0 < distance < math.inf:
                 raise UsageError(f"the tolerance must be above 0, got {distance:g}")
@@ -200,7 +208,7 @@ def _reference(
 ) -> Reference:
     geobox = class_map.geobox
     if not is_vector(settings.reference):
-        raster = describe(str(plain_path(settings.reference)))
+        raster = _with_nodata(describe(str(plain_path(settings.reference))), settings)
         stored = {} if table is not None else stored_names(raster.path)
         matching = match(classes, table, settings.ignore, stored)
         if pixel_offset(geobox, raster.geobox) is None:
@@ -208,7 +216,11 @@ def _reference(
                 "The reference lies on another grid: each pixel of the map takes the pixel of the "
                 "reference that holds its centre."
             )
-        return place_raster(raster, geobox, matching, matching.lookup(stored))
+        lookup = matching.lookup(stored)
+        placed = place_raster(raster, geobox, matching, lookup)
+        if settings.reference_nodata is None:
+            notes += _hidden_class(raster, classes, lookup)
+        return placed
     features = features_on(settings.reference, settings.layer, geobox)
     notes.append(
         "A pixel has the reference's class if a polygon holds its centre; of several polygons the "
@@ -225,6 +237,51 @@ def _reference(
     else:
         values = (settings.polygon_class,) * len(features.geometries)
     return place_features(features, values, geobox, matching, settings.background)
+
+
+def _with_nodata(raster: Raster, settings: EvaluateSettings) -> Raster:
+    """The reference with the nodata that the settings ask for.
+
+    Raises:
+        UsageError: if it is neither a number nor "none".
+    """
+    asked = settings.reference_nodata
+    if asked is None:
+        return raster
+    try:
+        nodata = None if asked.strip().lower() == "none" else float(asked)
+    except ValueError as error:
+        raise UsageError(
+            f'`reference_nodata` must be a number, or "none" if every number is a class, got '
+            f"{asked!r}"
+        ) from error
+    return replace(raster, bands=tuple(replace(band, nodata=nodata) for band in raster.bands))
+
+
+def _hidden_class(raster: Raster, classes: Sequence[MapClass], lookup: Lookup) -> list[str]:
+    """A note if the number that a reference declares nodata is one of the classes.
+
+    Files often declare 0 by default. The whole class is left out of the figures then.
+    """
+    nodata = raster.bands[0].nodata
+    if nodata is None or not np.isfinite(nodata):
+        return []
+    index = int(lookup.apply(np.array([nodata]))[0])
+    if index >= len(classes):
+        return []
+    rows, cols = raster.shape
+    with Handles() as handles:
+        reader, count = handles.of(raster), 0
+        for top, left in product(range(0, rows, _READ), range(0, cols, _READ)):
+            window = Window(top, left, min(top + _READ, rows), min(left + _READ, cols))
+            count += int(np.count_nonzero(reader.read((0,), window)[0] == nodata))
+    if not count:
+        return []
+    return [
+        f"The reference declares {nodata:g} as nodata, which is the class "
+        f"{classes[index].name}: {count:,} pixels of it are left out. If they are of that class, "
+        "say so: `reference_nodata` none."
+    ]
 
 
 def _map_path(path: str) -> str:
