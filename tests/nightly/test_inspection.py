@@ -110,7 +110,7 @@ def _quarantine_of_another(root: Root) -> None:
         (_other_size, ["pucallpa/2000/w1: landcover.tif must have 700 bytes, it has 3"]),
         (_no_item, ["pucallpa/2000/w1: its item.json is gone or is no item"]),
         (_other_work, ["pucallpa/2000/w1: pixels differs between ledger and work.json"]),
-        (_no_work, ["pucallpa/2000/w1: its work.json is gone or is no JSON"]),
+        (_no_work, ["pucallpa/2000/w1: its work.json is gone or damaged"]),
         (_stray, ["pucallpa/2010/s1: not in the ledger; the next pass takes it in"]),
         (_half, ["pucallpa/2010/s1: not in the ledger; landcover.tif is gone"]),
         (_not_named, ["pucallpa/2000/w1: listed, but the catalog does not name it"]),

@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tilemap.errors import BusyError, StoreError
+from tilemap.files import read_sealed
 from tilemap.nightly.facts import Kind
 from tilemap.nightly.ledger import (
     LEDGER_FILE,
@@ -274,7 +275,7 @@ def test_the_files_of_quarantines_are_made_to_agree(ledger: Ledger) -> None:
     (folder / "c.json").write_text(json.dumps(quarantine_to_json(quarantine("c"))))
     with held(ledger):
         ledger.interrupted(NOW)
-    values = {path.name: json.loads(path.read_text()) for path in folder.iterdir()}
+    values = {path.name: read_sealed(path) for path in folder.iterdir()}
     assert values == {f"{n}.json": quarantine_to_json(quarantine(n)) for n in ("a", "b")}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -448,7 +449,9 @@ def test_what_the_catalog_names_is_never_removed(nights: Nights) -> None:
         every = ledger.products(listed=None)
     named = named_folders(Places(nights.root))
     assert to_remove(every, named, 0, datetime.now(UTC)) == []
-    assert to_remove(every, (), 0, datetime.now(UTC)) == every
+    assert to_remove(every, (), 0, datetime.now(UTC)) == []  # nothing is in its place
+    other = replace(every[0], folder="coast/a_20200101/other", listed=True)
+    assert to_remove([*every, other], (), 0, datetime.now(UTC)) == every
     assert folder.is_dir()
 
 

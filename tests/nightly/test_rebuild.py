@@ -126,7 +126,7 @@ def test_what_cannot_be_taken_is_told(root: Root) -> None:
     assert len(report.notes) == 3
     told = " ".join(report.notes)
     assert "pucallpa/1985/v2: landcover.tif must have 700 bytes, it has 5; it is not listed" in told
-    assert "pucallpa/2000/w1: a product must have 'area'; it is left alone" in told
+    assert "pucallpa/2000/w1: its work.json is written again" in told
     assert "quarantine/pucallpa/1990.json: a quarantine cannot be read" in told
     with Ledger.peek(root.ledger_file) as ledger:
         assert ledger.product("pucallpa", "map", "1985") is None

@@ -13,15 +13,19 @@ A folder whose name begins with a point is being made or removed, and is none of
 from __future__ import annotations
 
 import hashlib
+import json
 import re
+import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tilemap.directory import read_json
+from tilemap.directory import RUN_FILE, read_json, write_json
 from tilemap.errors import StoreError
+from tilemap.files import read_sealed, write_sealed
 from tilemap.nightly.facts import Product
-from tilemap.nightly.rows import product_from_json
+from tilemap.nightly.rows import product_from_json, product_to_json
 
 PRODUCTS = "products"
 WORK_FILE, ITEM_FILE = "work.json", "item.json"
@@ -45,9 +49,9 @@ def read_product(root: Path, folder: str) -> Product:
     Raises:
         StoreError: its ``work.json`` is not there, cannot be read, or is of another folder.
     """
-    value = read_json(root / PRODUCTS / folder / WORK_FILE)
+    value = read_sealed(root / PRODUCTS / folder / WORK_FILE)
     if value is None:
-        raise StoreError(f"its {WORK_FILE} is gone or is no JSON")
+        raise StoreError(f"its {WORK_FILE} is gone or damaged")
     product = product_from_json(value)
     if product.folder != folder:
         raise StoreError(f"its {WORK_FILE} is of {product.folder}")
@@ -92,6 +96,98 @@ def faults(root: Path, folder: str, contents: bool) -> list[str]:
     return [text for text in found if text is not None]
 
 
+def lost(root: Path, product: Product, contents: bool) -> list[str]:
+    """Say what is wrong with the rasters of a product; they alone prove that it is whole.
+
+    Args:
+        root: of the passes.
+        product: as the ledger or its ``work.json`` has it.
+        contents: read the rasters and compare their checksums; else only their sizes.
+    """
+    place = root / PRODUCTS / product.folder
+    if not place.is_dir():
+        return ["its folder is gone"]
+    found = (_fault(place, asset, contents) for asset in _assets(product) if _is_proof(asset))
+    return [text for text in found if text is not None]
+
+
+def mend_records(root: Path, product: Product) -> list[str]:
+    """Write item and ``work.json`` of a whole product again where they are not what they were.
+
+    Returns:
+        Names of the files written.
+    """
+    place = root / PRODUCTS / product.folder
+    written = []
+    if read_json(place / ITEM_FILE) != product.item:
+        write_json(place / ITEM_FILE, product.item)
+        written.append(ITEM_FILE)
+    work = json.loads(json.dumps(product_to_json(product)))  # as it is read
+    there = read_sealed(place / WORK_FILE)
+    if there is not None and not work["digest"]:
+        work["digest"] = there.get("digest")  # it was forgotten
+    if there != work and work["digest"]:
+        write_sealed(place / WORK_FILE, work)
+        written.append(WORK_FILE)
+    return written
+
+
+def mend(root: Path, product: Product) -> list[str]:
+    """Write again all that a whole product has beside its rasters, where it is not what it was.
+
+    A file is taken from the product's run, if it is whole there. Names and colours of a class map
+    are made again from the raster.
+
+    Returns:
+        What was done, and what cannot be made again, in words.
+    """
+    place = root / PRODUCTS / product.folder
+    notes = [f"its {name} is written again" for name in mend_records(root, product)]
+    for asset in _assets(product):
+        if _is_proof(asset) or _fault(place, asset, contents=True) is None:
+            continue
+        name = str(asset["href"]).removeprefix("./")
+        source = root / product.run / name
+        if source.parent.is_dir() and _fault(source.parent, asset, contents=True) is None:
+            _copy(source, place / name)
+        elif product.kind == "map":
+            _write_sidecars(place)
+        fault = _fault(place, asset, contents=True)
+        notes.append(f"its {name} is written again" if fault is None else fault)
+    return notes
+
+
+def _write_sidecars(place: Path) -> None:
+    """Write the sidecars of a class map from what the raster and ``run.json`` say."""
+    from tilemap.stores.profile_reading import read_profile
+    from tilemap.stores.sidecars import ClassRow, write_sidecars
+
+    record = read_sealed(place / RUN_FILE)
+    rows = record.get("classes") if record is not None else None
+    path = place / "landcover.tif"
+    if not isinstance(rows, list) or not path.is_file():
+        return
+    palette = read_profile(path).palette or {}
+    with suppress(TypeError, KeyError):
+        write_sidecars(path, [ClassRow(color=palette[row["value"]], **row) for row in rows])
+
+
+def _copy(source: Path, target: Path) -> None:
+    partial = target.with_name(f".{target.name}.partial")
+    shutil.copyfile(source, partial)
+    partial.replace(target)
+
+
+def _assets(product: Product) -> list[dict[str, Any]]:
+    assets = product.item.get("assets")
+    return [one for one in assets.values() if "href" in one] if isinstance(assets, dict) else []
+
+
+def _is_proof(asset: dict[str, Any]) -> bool:
+    """Whether a file is a result, not one that only describes or shows it."""
+    return not {"metadata", "thumbnail", "overview"} & set(asset.get("roles", ()))
+
+
 def _fault(place: Path, asset: dict[str, Any], contents: bool) -> str | None:
     href = str(asset.get("href"))
     if is_address(href):
@@ -125,7 +221,9 @@ def _linked(path: Path, rel: str) -> list[str] | None:
     return [
         str(link.get("href"))
         for link in links
-        if isinstance(link, dict) and link.get("rel") == rel and not is_address(str(link["href"]))
+        if isinstance(link, dict)
+        and link.get("rel") == rel
+        and not is_address(str(link.get("href")))
     ]
 
 

@@ -38,11 +38,13 @@ def strays(ledger: Ledger, root: Path) -> list[Product]:
     known = {p.folder for p in (*ledger.products(listed=None), *ledger.left_over())}
     found = []
     for folder in disk.product_folders(root):
-        if folder not in known and not disk.faults(root, folder, contents=False):
+        if folder not in known:
             try:
-                found.append(disk.read_product(root, folder))
+                product = disk.read_product(root, folder)
             except StoreError:
                 continue  # `check` tells
+            if not disk.lost(root, product, contents=False):
+                found.append(product)
     return sorted(found, key=lambda product: product.published)
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from tilemap.directory import OURS, RUN_FILE, read_json
 from tilemap.errors import OutputError, StoreError
-from tilemap.files import storing
+from tilemap.files import storing, write_sealed
 from tilemap.nightly.cataloging import sync_catalog
 from tilemap.nightly.config import NightlyConfig
 from tilemap.nightly.doing import Made
@@ -93,7 +93,7 @@ def stage(work: Work, made: Made, places: Places, staged: Path, final: Path) -> 
         fingerprint=work.fingerprint,
     )
     _write(staged / ITEM, item)
-    _write(staged / WORK, product_to_json(product))
+    write_sealed(staged / WORK, product_to_json(product))
     for path in staged.iterdir():
         _sync(path, os.O_RDONLY)
     sync_folder(staged)

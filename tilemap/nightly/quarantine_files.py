@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from tilemap.directory import read_json, write_json
 from tilemap.errors import StoreError
-from tilemap.files import storing
+from tilemap.files import read_sealed, storing, write_sealed
 from tilemap.nightly.facts import CHANGE_ID, Kind, Quarantine
 from tilemap.nightly.rows import quarantine_from_json, quarantine_to_json
 
@@ -29,7 +28,7 @@ def write(root: Path, quarantine: Quarantine) -> None:
     path = path_of(root, quarantine.area, quarantine.kind, quarantine.id)
     with storing(f"{path} cannot be written"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, quarantine_to_json(quarantine))
+        write_sealed(path, quarantine_to_json(quarantine))
 
 
 def remove(root: Path, area: str, kind: Kind, key: str) -> None:
@@ -48,7 +47,7 @@ def read(root: Path, path: Path) -> Quarantine:
     Raises:
         StoreError: what lies there is none, or the one of another file.
     """
-    quarantine = quarantine_from_json(read_json(path))
+    quarantine = quarantine_from_json(read_sealed(path))
     if path_of(root, quarantine.area, quarantine.kind, quarantine.id) != path:
         raise StoreError(f"it is of {quarantine.area}/{quarantine.id}")
     return quarantine
@@ -61,5 +60,5 @@ def agree(root: Path, quarantines: Iterable[Quarantine]) -> None:
         if path not in known:
             path.unlink(missing_ok=True)
     for path, quarantine in known.items():
-        if read_json(path) != quarantine_to_json(quarantine):
+        if read_sealed(path) != quarantine_to_json(quarantine):
             write(root, quarantine)

@@ -89,7 +89,7 @@ def rebuild(root: Path, now: datetime, lease_s: float = LEASE_S) -> RebuildRepor
                 token = stack.enter_context(acquire(old, lease_s)).token
             elif path.exists():
                 token = _refuse_alive(path)
-            found = _read_disk(root)
+            found = _read_disk(root, old)
             new = root / _NEW
             _remove(new)
             stack.callback(_remove, new)
@@ -149,19 +149,24 @@ def _refuse_alive(path: Path) -> int:
 # --- what the disk says ------------------------------------------------------------------------
 
 
-def _read_disk(root: Path) -> _Disk:
+def _read_disk(root: Path, old: Ledger | None) -> _Disk:
     found = _Disk({}, set(), [], [])
     sound = set()
+    rows = {} if old is None else {one.folder: one for one in old.products(listed=None)}
     for folder in disk.product_folders(root):
         try:
-            found.products[folder] = disk.read_product(root, folder)
+            product = disk.read_product(root, folder)
         except StoreError as error:
-            found.notes.append(f"{folder}: {error}; it is left alone")
-            continue
-        if faults := disk.faults(root, folder, contents=False):
+            if folder not in rows:
+                found.notes.append(f"{folder}: {error}; it is left alone")
+                continue
+            product = rows[folder]
+        found.products[folder] = product
+        if faults := disk.lost(root, product, contents=True):
             found.notes.append(f"{folder}: {faults[0]}; it is not listed, and made again")
         else:
             sound.add(folder)
+            found.notes += [f"{folder}: {note}" for note in disk.mend(root, product)]
     areas = sorted({product.area for product in found.products.values()})
     for area in areas:
         found.listed |= _listed(root, area, [found.products[f] for f in sorted(sound)], found.notes)

@@ -6,11 +6,12 @@ import shutil
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from tilemap.nightly import disk
 from tilemap.nightly.cataloging import sync_catalog
 from tilemap.nightly.config import NightlyConfig
 from tilemap.nightly.inspection import strays
 from tilemap.nightly.places import Places
-from tilemap.nightly.publishing import ITEM, leftovers
+from tilemap.nightly.publishing import leftovers
 
 if TYPE_CHECKING:
     from tilemap.nightly.ledger import Ledger
@@ -34,7 +35,12 @@ def recover(
     for folder in leftovers(places):
         shutil.rmtree(folder, ignore_errors=True)
     found = strays(ledger, places.root)
-    gone = [p for p in ledger.products() if not (places.products / p.folder / ITEM).is_file()]
+    gone = []
+    for product in ledger.products():
+        if disk.lost(places.root, product, contents=False):
+            gone.append(product)
+        elif written := disk.mend_records(places.root, product):
+            log.event("mended", text=f"{product.folder}: written again: {', '.join(written)}")
     with ledger.publishing(lock) as publication:
         for product in found:
             listed = ledger.product(product.area, product.kind, product.id)
@@ -44,6 +50,6 @@ def recover(
             log.event("adopted", text=f"taken in from disk: {product.folder}")
         for product in gone:
             publication.unlist(product, now)
-            text = f"{product.folder} is gone from disk; it is made again"
+            text = f"{product.folder} is gone from disk or not whole; it is made again"
             log.event("lost", "warning", text)
         sync_catalog(config, places, ledger.products())

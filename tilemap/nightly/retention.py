@@ -12,9 +12,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tilemap.directory import read_json
 from tilemap.nightly.cataloging import sync_catalog
 from tilemap.nightly.config import AreaTable, NightlyConfig
+from tilemap.nightly.disk import listed_folders
 from tilemap.nightly.facts import Product
 from tilemap.nightly.places import Places
 from tilemap.nightly.telling.rotation import rotate
@@ -38,17 +38,23 @@ def to_unlist(listed: Sequence[Product], keep_dates: int | None) -> list[Product
 
 
 def to_remove(
-    products: Sequence[Product], named: Collection[str], grace_s: float, now: datetime
+    products: Sequence[Product],
+    named: Collection[str],
+    grace_s: float,
+    now: datetime,
+    keep_dates: int | None = None,
 ) -> list[Product]:
-    """Products whose folders may go.
+    """Products whose folders may go: another is listed instead, or the date is not to be kept.
 
     Args:
         products: all that the ledger has.
         named: folders that the catalog on disk names now, whatever the ledger says.
         grace_s: seconds they stay after they were last named.
         now: with a clock that jumped back nothing is old enough.
+        keep_dates: newest dates that stay; None keeps all.
     """
     before = now - timedelta(seconds=grace_s)
+    listed = [product for product in products if product.listed]
     return [
         product
         for product in products
@@ -56,7 +62,15 @@ def to_remove(
         and product.folder not in named
         and product.unlisted is not None
         and product.unlisted <= before
+        and _is_dispensable(product, listed, keep_dates)
     ]
+
+
+def _is_dispensable(product: Product, listed: Sequence[Product], keep_dates: int | None) -> bool:
+    area = [one for one in listed if one.area == product.area]
+    if any((one.kind, one.id) == (product.kind, product.id) for one in area):
+        return True
+    return product.kind == "map" and product.id not in wanted((), [*area, product], keep_dates)
 
 
 def stale_runs(places: Places, area: str, key: str, kept: Collection[str]) -> list[Path]:
@@ -112,11 +126,7 @@ def named_folders(places: Places) -> set[str]:
     """Folders that the collections on disk name, relative to the products, whatever is known."""
     named = set()
     for path in places.products.glob("*/collection.json"):
-        collection = read_json(path) or {}
-        for link in collection.get("links", []):
-            if link.get("rel") == "item":
-                item = (path.parent / link["href"]).parent
-                named.add(item.relative_to(places.products).as_posix())
+        named |= listed_folders(places.root, path.parent.name) or set()
     return named
 
 
@@ -150,7 +160,7 @@ def retain(
     removed = []
     every = ledger.products(listed=None)
     kept = {product.run for product in every if product.listed}
-    for product in to_remove(every, named_folders(places), rules.grace, now):
+    for product in to_remove(every, named_folders(places), rules.grace, now, rules.keep_dates):
         with ledger.publishing(lock) as publication:
             publication.removed(product)
             remove_folder(places.products / product.folder)

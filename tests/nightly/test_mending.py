@@ -1,0 +1,121 @@
+"""A product whose rasters are whole stays, whatever happened to the files beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from tilemap.cli.main import make_app
+from tilemap.nightly.disk import read_product
+
+from .conftest import Nights
+
+SCENE = "a_20200101"
+
+
+def _ledger(nights: Nights, command: str) -> str:
+    found = CliRunner().invoke(make_app(), ["ledger", command, "--root", str(nights.root)])
+    assert found.exit_code in (0, 1), found.output
+    return found.output
+
+
+def _gis_rewrote(folder: Path) -> None:
+    """As GDAL does it: in place, so that a hard link to the file in the run is changed too."""
+    with (folder / "landcover.tif.aux.xml").open("w") as file:
+        file.write("<PAMDataset><PAMRasterBand band='1'/></PAMDataset>")
+
+
+def _gis_rewrote_all(folder: Path) -> None:
+    _gis_rewrote(folder)
+    for name in ("landcover.qml", "landcover.sld", "landcover.tif.vat.dbf"):
+        (folder / name).unlink()
+
+
+def _cut_item(folder: Path) -> None:
+    (folder / "item.json").write_bytes((folder / "item.json").read_bytes()[:100])
+
+
+def _no_item(folder: Path) -> None:
+    (folder / "item.json").unlink()
+
+
+def _flip_work(folder: Path) -> None:
+    path = folder / "work.json"
+    path.write_text(path.read_text().replace('"pixels": ', '"pixels": 1'))
+
+
+def _no_work(folder: Path) -> None:
+    (folder / "work.json").unlink()
+
+
+def _no_report(folder: Path) -> None:
+    (folder / "report.html").unlink()
+
+
+HARMS = (_gis_rewrote, _gis_rewrote_all, _cut_item, _no_item, _flip_work, _no_work, _no_report)
+
+
+def _publish(nights: Nights) -> tuple[Path, dict[str, bytes]]:
+    nights.bring(f"{SCENE}.tif")
+    nights.night()
+    folder = nights.products / "coast" / nights.items()[SCENE]
+    store = nights.root / read_product(nights.root, nights_folder(nights, folder)).run
+    (store / "probabilities.zarr").mkdir()
+    (store / "probabilities.zarr" / "zarr.json").write_text("{}")
+    return store, {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def nights_folder(nights: Nights, folder: Path) -> str:
+    """Folder relative to the products."""
+    return folder.relative_to(nights.products).as_posix()
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_a_rebuild_keeps_a_product_whose_rasters_are_whole(
+    nights: Nights, harm: Callable[[Path], None]
+) -> None:
+    """It is listed, the files beside are as published, and the next nights leave it alone."""
+    run, before = _publish(nights)
+    folder = nights.products / "coast" / nights.items()[SCENE]
+    harm(folder)
+    assert "written again" in _ledger(nights, "rebuild")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    _ledger(nights, "check")
+    config = nights.config(retention={"grace": "0s"})
+    for _ in range(2):
+        outcome = nights.night(config)
+        assert outcome.removed == ()
+    assert nights.worked == [f"coast/{SCENE}"]
+    assert nights.products / "coast" / nights.items()[SCENE] == folder
+    assert (run / "probabilities.zarr" / "zarr.json").is_file()
+
+
+@pytest.mark.parametrize("harm", [_cut_item, _no_item, _flip_work, _no_work])
+def test_a_night_writes_the_records_of_a_product_again(
+    nights: Nights, harm: Callable[[Path], None]
+) -> None:
+    """What the ledger knows is no reason to make the product again."""
+    _, before = _publish(nights)
+    folder = nights.products / "coast" / nights.items()[SCENE]
+    harm(folder)
+    assert nights.night(nights.config(retention={"grace": "0s"})).removed == ()
+    assert nights.worked == [f"coast/{SCENE}"]
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_product_that_lost_its_raster_is_made_again(nights: Nights) -> None:
+    """The folder of before goes only when another one is listed."""
+    _publish(nights)
+    folder = nights.products / "coast" / nights.items()[SCENE]
+    path = folder / "landcover.tif"
+    content = bytearray(path.read_bytes())
+    path.unlink()
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    assert "other bytes than were published; it is not listed" in _ledger(nights, "rebuild")
+    nights.night(nights.config(retention={"grace": "0s"}))
+    assert nights.worked == [f"coast/{SCENE}"] * 2
+    assert nights.products / "coast" / nights.items()[SCENE] != folder
