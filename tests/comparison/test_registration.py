@@ -195,7 +195,7 @@ def test_what_becomes_of_a_date() -> None:
         verdict(Shift(0.8, -0.6, 12, 0.1), accept=False)
     assert caught.value.exit_code == 65
     for part in ("within 0.5 pixels", "1.00 pixels off", "+0.80 rows", "-0.60 columns",
-                 "12 blocks", "--accept-misregistration"):  # fmt: skip
+                 "12 blocks", "`accept_misregistration`"):  # fmt: skip
         assert part in str(caught.value)
 
 
