@@ -16,8 +16,8 @@ from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
 import tilemap
-from tilemap.cli.main import app
-from tilemap.errors import ConfigError, ModelError, OutputError, StoreError
+from tilemap.cli.main import make_app
+from tilemap.errors import ConfigError, ModelError, OutputError
 from tilemap.evaluation.metrics import confusion, scores
 from tilemap.exporting.forms import prune_model
 from tilemap.models.registry import file_sha256, load, resolve
@@ -248,15 +248,25 @@ def test_only_a_directory_of_a_training_is_taken(folder: Path, tmp_path: Path) -
     assert [path.name for path in (tmp_path / "letters").iterdir()] == ["to-mum.txt"]
 
 
-def test_a_damaged_checkpoint_is_told(folder: Path, tmp_path: Path) -> None:
-    """And what to do about it."""
+@pytest.mark.parametrize("name", ["checkpoint.safetensors", "train.json"])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_damaged_training_begins_again(
+    folder: Path, tmp_path: Path, seed: int, name: str
+) -> None:
+    """By itself, wherever the damage is, and it ends with the weights of an unbroken one."""
+    want = train(folder / "config.toml", tmp_path / "whole").card.sha256
     with pytest.raises(KeyboardInterrupt):
         train(folder / "config.toml", tmp_path / "out", Stopping(4))
-    path = tmp_path / "out" / "checkpoint.safetensors"
-    path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(StoreError, match="begin anew with `fresh`"):
-        train(folder / "config.toml", tmp_path / "out")
-    train(folder / "config.toml", tmp_path / "out", fresh=True)
+    path = tmp_path / "out" / name
+    content = bytearray(path.read_bytes())
+    if seed == 0:
+        del content[-10:]
+    elif seed == 1:
+        content[len(content) // 2] ^= 1
+    else:
+        content[content.index(b"identity") + 20] ^= 1
+    path.write_bytes(content)
+    assert train(folder / "config.toml", tmp_path / "out").card.sha256 == want
 
 
 def test_encoder_weights_that_carry_code_are_not_run(folder: Path, tmp_path: Path) -> None:
@@ -361,7 +371,9 @@ def test_a_network_below_single_pixels_is_told(part: str, tmp_path: Path) -> Non
     if part == "validation":
         changed["split"]["test"] = 0.0
     config, out = write_config(tmp_path / "config.toml", changed), tmp_path / "out"
-    done = CliRunner().invoke(app, ["train", str(config), "--out", str(out), "--threads", "1"])
+    done = CliRunner().invoke(
+        make_app(), ["train", str(config), "--out", str(out), "--threads", "1"]
+    )
     assert done.exit_code == 0, done.output
     card = resolve(out / "model").card
     figures = card.metrics

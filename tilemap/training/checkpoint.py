@@ -25,6 +25,8 @@ from tilemap.files import decode_json, system_error
 FILE = "checkpoint.safetensors"
 VERSION = 1
 _META = "tilemap"
+_SEAL = "header_crc32"
+"""Key of the checksum of all that the header says; not in an older file."""
 
 Tensors = dict[str, Tensor]
 
@@ -136,6 +138,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "made_with": checkpoint.made_with,
         "crc32": _crc(tensors),
     }
+    header[_SEAL] = _header_crc(header, tensors)
     replace_file(
         path,
         lambda partial: save_file(tensors, partial, {_META: json.dumps(header, sort_keys=True)}),
@@ -181,26 +184,39 @@ def _crc(tensors: Mapping[str, Tensor]) -> int:
     return total
 
 
+def _header_crc(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> int:
+    """Of what the header says, and of the names, shapes and types of the tensors."""
+    said = {key: value for key, value in header.items() if key != _SEAL}
+    layout = [(name, list(t.shape), str(t.dtype)) for name, t in sorted(tensors.items())]
+    return zlib.crc32(json.dumps([said, layout], sort_keys=True).encode())
+
+
 def read_checkpoint(path: Path) -> Checkpoint:
     """The checkpoint in a file, its tensors on the CPU.
 
     Raises:
         StoreError: if the file is damaged or of another kind.
+        OutputError: if it is of another version.
     """
     try:
         with safe_open(path, framework="pt") as file:
-            header = decode_json((file.metadata() or {})[_META])
+            header, other = decode_json((file.metadata() or {})[_META]), None
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if header["version"] != VERSION:
-            raise ValueError(f"it is of version {header['version']}, this tilemap has {VERSION}")
-        if _crc(tensors) != header["crc32"]:
+            other = header["version"]
+        elif _crc(tensors) != header["crc32"] or (
+            _SEAL in header and header[_SEAL] != _header_crc(header, tensors)
+        ):
             raise ValueError("its checksum is wrong")
         progress = Progress(**header["progress"])
         identity, made_with = str(header["identity"]), dict(header["made_with"])
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise StoreError(
-            f"{path}: the checkpoint cannot be used: {error}; begin anew with `fresh`"
-        ) from None
+        raise StoreError(f"{path}: the checkpoint cannot be used: {error}") from None
+    if other is not None:
+        raise OutputError(
+            f"{path}: the checkpoint must be of version {VERSION}, it is of version {other}; "
+            "begin again with `fresh`"
+        )
     parts: dict[str, Tensors] = {"model": {}, "average": {}, "best": {}, "optimiser": {}}
     for full, value in tensors.items():
         part, _, name = full.partition(":")

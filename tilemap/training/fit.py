@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from tilemap.errors import ConfigError, OutputError, TrainingError
+from tilemap.errors import ConfigError, OutputError, StoreError, TrainingError
 from tilemap.evaluation.metrics import scores
 from tilemap.training import checkpoint as disk
 from tilemap.training.ema import Average
@@ -216,8 +216,7 @@ class _Training:
         """Go to where the checkpoint is, if there is one."""
         if self.file is None:
             return
-        if self.file.exists():
-            found = disk.read_checkpoint(self.file)
+        if (found := self._kept()) is not None:
             if found.identity != self.place.identity:
                 raise OutputError(
                     f"{self.file} belongs to another training; give another `out`, or `fresh`"
@@ -236,6 +235,16 @@ class _Training:
                     )
         # Without a checkpoint nothing vouches for a line, not even for that of step 0.
         self.history.begin(self.progress.step if self.kept else -1)
+
+    def _kept(self) -> disk.Checkpoint | None:
+        """Return the checkpoint; None if there is none, or a damaged one."""
+        if self.file is None or not self.file.exists():
+            return None
+        try:
+            return disk.read_checkpoint(self.file)
+        except StoreError as error:
+            self.listener.note(f"{error}; the training begins again")
+            return None
 
     # --- the loop ------------------------------------------------------------------------------
 
@@ -323,8 +332,7 @@ def fit(
 
     Raises:
         TrainingError: if a loss or a gradient is not finite; the last checkpoint is kept.
-        OutputError: if a checkpoint cannot be written, or belongs to another training.
-        StoreError: if it is damaged.
+        OutputError: if a checkpoint cannot be written, or is of another training or version.
     """
     place, listener = place or Place(), listener or Silent()
     with reproducible(pick_device(place.device), place.threads):

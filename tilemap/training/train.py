@@ -24,8 +24,9 @@ from torch import nn
 
 from tilemap import __version__
 from tilemap.cluster import usable_cores
-from tilemap.directory import RunDirectory, differences, digest_of, read_json, write_json
-from tilemap.errors import OutputError, UsageError
+from tilemap.directory import RunDirectory, differences, digest_of
+from tilemap.errors import ModelError, OutputError, UsageError
+from tilemap.files import read_sealed, write_sealed
 from tilemap.models.card import ModelCard
 from tilemap.models.mlm import read_card
 from tilemap.models.registry import CARD, file_sha256
@@ -139,7 +140,7 @@ def _run(
         "model": described(card),
         "warnings": warnings(fitted, measured, start),
     }
-    write_json(out / RECORD, record)
+    write_sealed(out / RECORD, record)
     return TrainResult(out / MODEL, card, record)
 
 
@@ -212,7 +213,7 @@ def _check_same(out: Path, identity: Mapping[str, Any]) -> None:
     Raises:
         OutputError: saying what differs.
     """
-    before = read_json(out / RECORD)
+    before = read_sealed(out / RECORD)
     if not isinstance(before, dict):
         return
     lines = differences(before.get("identity"), dict(identity))
@@ -230,7 +231,7 @@ def _check_versions(out: Path) -> None:
     Raises:
         OutputError: if there is another one now.
     """
-    before = read_json(out / RECORD)
+    before = read_sealed(out / RECORD)
     if not isinstance(before, dict) or before.get("status") == "ok":
         return
     begun = before.get("versions", {}).get("torch", torch.__version__)
@@ -243,13 +244,16 @@ def _check_versions(out: Path) -> None:
 
 def _finished(out: Path, identity: Mapping[str, Any]) -> TrainResult | None:
     """What an earlier call has finished, if its model is whole."""
-    record = read_json(out / RECORD)
+    record = read_sealed(out / RECORD)
     weights, card = out / MODEL / WEIGHTS, out / MODEL / CARD
     if not isinstance(record, dict) or record.get("status") != "ok":
         return None
     if not weights.is_file() or not card.is_file():
         return None
-    found = read_card(card)
+    try:
+        found = read_card(card)
+    except ModelError:
+        return None  # it is damaged, and written again
     whole = file_sha256(weights) == found.sha256 == record["model"]["sha256"]
     return TrainResult(out / MODEL, found, record) if whole else None
 
@@ -278,7 +282,7 @@ def _begin(
         "device": str(pick_device(place.device)),
         "threads": place.threads,
     }
-    write_json(out / RECORD, record)
+    write_sealed(out / RECORD, record)
     return record
 
 
