@@ -38,7 +38,7 @@ from affine import Affine
 from distributed import LocalCluster
 
 from tilemap import api
-from tilemap.cli.main import app, main
+from tilemap.cli.main import main, make_app
 from tilemap.cluster.table import parse_table
 from tilemap.models import probe, registry
 from tilemap.nightly.config import load_config as load_nightly
@@ -437,7 +437,7 @@ def check_names(block: Block) -> None:
 
 def check_options(block: Block, words: list[str]) -> None:
     """The options of a command are its own, and their values can be read."""
-    command: Any = typer.main.get_command(app)
+    command: Any = typer.main.get_command(make_app())
     while hasattr(command, "commands"):
         command = command.commands[words.pop(0)]
     required = {"segment": ["--model", "M", "--out", "out"]}.get(command.name, [])

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -18,8 +19,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tilemap.api import demo_scene
+from tilemap.api import DEMO_MODEL, demo_scene
 from tilemap.cluster import THREADS_PER_WORKER
+from tilemap.testing import random_scene, write_config, write_geotiff, write_toy_scene
 
 pytestmark = pytest.mark.slow
 
@@ -155,3 +157,157 @@ def test_damaged_chunks_are_made_again(
     tasks = record["tasks"]
     assert isinstance(tasks, dict)
     assert tasks["retried"] >= 2
+
+
+# --- every command, every way to stop it -------------------------------------------------------
+
+SIGNALS = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}
+"""What a command ends with."""
+RESULTS = {
+    "segment": "*.tif",
+    "change": "*.tif",
+    "train": "model/model.safetensors",
+    "evaluate": "*.csv",
+    "nightly": "products/**/*.tif",
+}
+"""Files whose bytes must not depend on what happened meanwhile."""
+BANDS = ("blue", "green", "red", "nir", "swir16", "swir22")
+MOMENTS = max(1, KILLS // 4)
+NIGHTLY = """
+model = "{model}"
+nightly = {{ root = "{root}" }}
+segment = {{ core = 64 }}
+change = {{ mmu_ha = 0.0 }}
+cluster = {{ workers = 2 }}
+areas = [{{ name = "town", scenes = ["incoming"] }}]
+"""
+
+
+class Place:
+    """A folder with everything that the commands read."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "incoming").mkdir(parents=True)
+        for number, day in enumerate(("20200701", "20210701")):
+            image = random_scene((150, 210), bands=len(BANDS), seed=number)
+            path = folder / "incoming" / f"s{day}.tif"
+            write_geotiff(path, image, names=BANDS, scale=1e-4)
+            os.utime(path, (1.6e9, 1.6e9))
+        write_config(folder / "config.toml", write_toy_scene(folder))
+        for number, scene in enumerate(self.scenes):
+            run = ["segment", scene, "-m", DEMO_MODEL, "--probabilities", "--workers", "1"]
+            process = self.start([*run, "--out", f"run{number}"])
+            _, errors = process.communicate()
+            assert process.returncode == 0, errors
+
+    @property
+    def scenes(self) -> list[str]:
+        """Of two days."""
+        return ["incoming/s20200701.tif", "incoming/s20210701.tif"]
+
+    def words(self, name: str, out: str) -> list[str]:
+        """One command that writes into a folder."""
+        words = {
+            "segment": [self.scenes[0], "-m", DEMO_MODEL, "--core", "64", "--workers", "2"],
+            "change": ["run0", "run1", "--core", "64", "--mmu-ha", "0", "--workers", "2"],
+            "train": ["config.toml", "--threads", "1"],
+            "evaluate": ["run0", "--reference", "run1/landcover.tif", "--workers", "2"],
+            "nightly": [f"{out}.toml"],
+        }[name]
+        if name == "nightly":
+            text = NIGHTLY.format(model=DEMO_MODEL, root=out)
+            (self.folder / f"{out}.toml").write_text(text)
+        return [name, *words, *(() if name == "nightly" else ("--out", out))]
+
+    def start(self, words: list[str]) -> subprocess.Popen[str]:
+        """A command in a process group of its own."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "tilemap.cli.main", *words], cwd=self.folder, text=True,
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True,
+        )  # fmt: skip
+
+    def finish(self, name: str, out: str) -> dict[str, bytes]:
+        """Run a command to its end; its results by file."""
+        process = self.start(self.words(name, out))
+        _, errors = process.communicate()
+        assert process.returncode == 0, errors
+        found = self.folder / out
+        return {
+            str(path.relative_to(found)): path.read_bytes()
+            for path in sorted(found.glob(RESULTS[name]))
+        }
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """One folder for all."""
+    return Place(tmp_path_factory.mktemp("commands") / "here")
+
+
+@pytest.fixture(scope="module")
+def whole(place: Place) -> dict[str, tuple[dict[str, bytes], float]]:
+    """Results of each command that nobody disturbs, and the seconds it takes."""
+    found = {}
+    for name in RESULTS:
+        started = time.monotonic()
+        results = place.finish(name, f"whole-{name}")
+        assert results
+        found[name] = results, time.monotonic() - started
+    return found
+
+
+def _is_alone(group: int) -> bool:
+    """Return True if no process of a group is left."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return True
+    return all(
+        process.status() == psutil.STATUS_ZOMBIE
+        for process in psutil.process_iter()
+        if _group_of(process) == group
+    )
+
+
+def _group_of(process: psutil.Process) -> int | None:
+    with contextlib.suppress(ProcessLookupError):
+        return os.getpgid(process.pid)
+    return None
+
+
+@pytest.mark.parametrize("moment", range(MOMENTS))
+@pytest.mark.parametrize("number", SIGNALS, ids=lambda number: signal.Signals(number).name)
+@pytest.mark.parametrize("name", RESULTS)
+def test_stopped_and_continued(
+    name: str,
+    number: signal.Signals,
+    moment: int,
+    place: Place,
+    whole: dict[str, tuple[dict[str, bytes], float]],
+) -> None:
+    """Stopped in a line, no process left; the same command then gives the same bytes.
+
+    Ctrl-C reaches all processes of the terminal, the others the driver alone.
+    """
+    want, seconds = whole[name]
+    out = f"{name}-{number.name}-{moment}"
+    share = (moment + random.Random(out).random()) / MOMENTS
+    process = place.start(place.words(name, out))
+    time.sleep(max(0.3, share * seconds))  # Python itself must have started
+    if number is signal.SIGINT:
+        with contextlib.suppress(ProcessLookupError):  # it has ended
+            os.killpg(process.pid, number)
+    else:
+        process.send_signal(number)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode in (SIGNALS[number], 0), errors
+    assert "Traceback" not in errors
+    assert "a bug" not in errors
+    if process.returncode > 0:
+        assert "stopped; the same command continues" in errors.splitlines()[-1]
+    deadline = time.monotonic() + 60
+    while not _is_alone(process.pid):
+        assert time.monotonic() < deadline, "processes are left"
+        time.sleep(0.1)
+    assert place.finish(name, out) == want

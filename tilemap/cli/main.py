@@ -120,8 +120,12 @@ class _Stop:
 
 
 @contextmanager
-def _stopping() -> Iterator[None]:
-    """Both signals end the command with one line, whatever the interrupt became on its way."""
+def _stopping(for_good: bool) -> Iterator[None]:
+    """Both signals end the command with one line, whatever the interrupt became on its way.
+
+    Args:
+        for_good: until this process ends, its exit included; else until the command has ended.
+    """
     stop = _Stop()
     here = threading.current_thread() is threading.main_thread()  # where signals come
     numbers = (signal.SIGINT, signal.SIGTERM) if here else ()
@@ -132,13 +136,18 @@ def _stopping() -> Iterator[None]:
         if stop.number:
             sys.stdout.flush()
             stop.end()
-        for number, handler in before.items():
+        for number, handler in before.items() if not for_good else ():
             signal.signal(number, handler)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; errors become one or two lines and an exit code."""
+    for_good = arguments is None
     arguments = sys.argv[1:] if arguments is None else arguments
+    if for_good:
+        # a helper of multiprocessing complains of what a command that is stopped has open
+        quiet = (os.environ.get("PYTHONWARNINGS"), "ignore:resource_tracker:UserWarning")
+        os.environ["PYTHONWARNINGS"] = ",".join(filter(None, quiet))
     if sys.stdout is sys.__stdout__ and isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout = _patient(sys.stdout)
     if sys.stderr is sys.__stderr__ and isinstance(sys.stderr, io.TextIOWrapper):
@@ -146,7 +155,7 @@ def main(arguments: list[str] | None = None) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show
     try:
-        with _stopping():
+        with _stopping(for_good):
             make_app()(args=arguments, prog_name="tilemap")
     except SystemExit as ended:
         if ended.code == 128 + signal.SIGINT:  # an interrupt that was no signal; typer caught it
