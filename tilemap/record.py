@@ -21,6 +21,9 @@ def make_record(
 ) -> dict[str, Any]:
     """All but the counts and seconds, which the driver knows."""
     grid, scene = prepared.plan.grid, prepared.source.scene
+    made, warnings = products.record(), list(prepared.warnings)
+    if made["not_observed_pixels"] == grid.scene[0] * grid.scene[1] and not outcome.quarantined:
+        warnings.append("nothing was observed: every pixel is nodata, masked or no number")
     return {
         "status": "partial" if outcome.quarantined else "ok",
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -29,7 +32,7 @@ def make_record(
         "identity": prepared.identity,
         "inputs": [{"name": file.name, **file.record()} for file in prepared.inputs.files],
         "scene": {"name": scene.name, "date": scene.date.isoformat() if scene.date else None},
-        "warnings": list(prepared.warnings),
+        "warnings": warnings,
         "domain": [report.record() for report in prepared.domain],
         "forwards": prepared.model.forwards,
         "tiles": {"count": grid.size, "shape": list(grid.shape), "overhead": grid.overhead},
@@ -38,7 +41,7 @@ def make_record(
             {"tile": list(q.tile), "stage": q.stage, "error": q.error} for q in outcome.quarantined
         ],
         "seam": {**dataclasses.asdict(seam), "share": seam.share},
-        **products.record(),
+        **made,
     }
 
 

@@ -361,7 +361,7 @@ def _execute(
     record["mpx_per_s"] = fresh_pixels / spent / 1e6
     _show(directory.path, prepared, record)
     for text in record["warnings"][len(prepared.warnings) :]:
-        progress.note(text)
+        progress.note(f"warning: {text}")
     write_sealed(directory.run_file, record)
     if not settings.keep_stores and not outcome.quarantined:
         directory.remove_stores()

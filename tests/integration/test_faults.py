@@ -7,7 +7,9 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+import rasterio
 from distributed import Client
 
 from tests.integration.test_inputs import Meddler, Toy, _classes
@@ -120,3 +122,19 @@ def test_something_else_in_the_place_of_state(
     again = toy.segment(scene, "out", probabilities=True, keep_stores=True)
     assert _classes(again.landcover) == [1]
     assert (out / name).is_dir() == name.endswith(".zarr")
+
+
+def test_a_scene_of_which_nothing_was_observed(toy: Toy) -> None:
+    """The run ends well, since nothing failed, and says that there is nothing in its map."""
+    seen = toy.scene("seen.tif", 0)
+    hidden = toy.folder / "hidden.tif"
+    with rasterio.open(seen) as file:
+        profile, names = file.profile | {"nodata": 0}, file.descriptions
+        scales, offsets = file.scales, file.offsets
+    with rasterio.open(hidden, "w", **profile) as file:
+        file.descriptions, file.scales, file.offsets = names, scales, offsets
+        file.write(np.zeros((file.count, *file.shape), file.dtypes[0]))
+    assert not toy.segment(seen, "seen").record["warnings"]
+    done = toy.segment(hidden, "hidden")
+    assert done.status == "ok"
+    assert [text for text in done.record["warnings"] if text.startswith("nothing was observed")]

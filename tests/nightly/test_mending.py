@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from tilemap.cli.main import make_app
+from tilemap.nightly.database import DamagedLedgerError
 from tilemap.nightly.disk import read_product
 
 from .conftest import Nights
@@ -119,3 +123,48 @@ def test_a_product_that_lost_its_raster_is_made_again(nights: Nights) -> None:
     nights.night(nights.config(retention={"grace": "0s"}))
     assert nights.worked == [f"coast/{SCENE}"] * 2
     assert nights.products / "coast" / nights.items()[SCENE] != folder
+
+
+def test_a_row_of_the_ledger_yields_to_the_record_of_its_product(nights: Nights) -> None:
+    """A row has no checksum: it is corrected, and what lies in the folder stays as it is."""
+    nights.bring(f"{SCENE}.tif")
+    nights.night()
+    folder = nights.products / "coast" / nights.items()[SCENE]
+    before = {name: (folder / name).read_bytes() for name in ("item.json", "work.json")}
+
+    def title() -> str:
+        with closing(sqlite3.connect(nights.root / "ledger.sqlite")) as ledger, ledger:
+            [[text]] = ledger.execute("SELECT item FROM product").fetchall()
+            item = json.loads(text)
+            found = item["properties"].get("title", "")
+            item["properties"]["title"] = "another"
+            ledger.execute("UPDATE product SET item = ?", (json.dumps(item),))
+        return str(found)
+
+    title()
+    nights.night()
+    assert {name: (folder / name).read_bytes() for name in before} == before
+    assert title() != "another"
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "damage"),
+    [("product", "item", "{"), ("product", "item", "{}"), ("product", "published", "x"),
+     ("pass", "summary", "{"), ("scene", "sources", "[")],
+)  # fmt: skip
+def test_a_row_that_cannot_be_read_is_refused_and_rebuilt(
+    nights: Nights, table: str, column: str, damage: str
+) -> None:
+    """A night names the way out, and after it nothing is mapped again."""
+    nights.bring(f"{SCENE}.tif")
+    nights.night()
+    folder = nights.products / "coast" / nights.items()[SCENE]
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with closing(sqlite3.connect(nights.root / "ledger.sqlite")) as ledger, ledger:
+        ledger.execute(f"UPDATE {table} SET {column} = ?", (damage,))
+    with suppress(DamagedLedgerError):  # a night does not read all
+        nights.night()
+    _ledger(nights, "rebuild")
+    nights.night()
+    assert nights.items()[SCENE] in str(folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before

@@ -18,6 +18,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,20 @@ def read_product(root: Path, folder: str) -> Product:
     if product.folder != folder:
         raise StoreError(f"its {WORK_FILE} is of {product.folder}")
     return product
+
+
+def sealed(root: Path, product: Product) -> Product | None:
+    """The product as the sound record in its folder has it; None without such a record.
+
+    Args:
+        root: of the passes.
+        product: as the ledger has it; whether it is listed or forgotten is known there only.
+    """
+    try:
+        kept = read_product(root, product.folder)
+    except StoreError:
+        return None
+    return replace(kept, digest=product.digest, listed=product.listed, unlisted=product.unlisted)
 
 
 def listed_folders(root: Path, area: str) -> set[str] | None:

@@ -10,6 +10,9 @@ from tilemap.nightly.database import Database
 from tilemap.nightly.facts import Product
 from tilemap.nightly.rows import product_of, product_values, to_text
 
+_KEPT = ("folder", "digest")
+"""A forgotten product has its digest no more."""
+
 
 class Publication:
     """A change of what is published; given by ``Ledger.publishing``."""
@@ -49,6 +52,12 @@ class Publication:
             values,
         )
         return replaced
+
+    def correct(self, product: Product) -> None:
+        """Have the row of a folder say what the record in the folder says."""
+        values = product_values(product)
+        changed = ", ".join(f"{name} = :{name}" for name in values if name not in _KEPT)
+        self._connection.execute(f"UPDATE product SET {changed} WHERE folder = :folder", values)
 
     def unlist(self, product: Product, now: datetime) -> None:
         """The catalog names a product no more."""

@@ -6,7 +6,7 @@ import fcntl
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,7 +21,14 @@ from tilemap.nightly.facts import Product
 from tilemap.nightly.inspection import check, strays
 from tilemap.nightly.ledger import LEDGER_FILE, Ledger
 from tilemap.nightly.lock import LEASE_S, Holder, LockState, acquire, judge, lock_of
-from tilemap.nightly.rows import product_values, quarantine_to_json, to_text
+from tilemap.nightly.rows import (
+    pass_of,
+    product_of,
+    product_values,
+    quarantine_to_json,
+    scene_of,
+    to_text,
+)
 
 __all__ = ["RebuildReport", "check", "rebuild", "strays"]
 _NEW = f".{LEDGER_FILE}.rebuilt"
@@ -152,7 +159,7 @@ def _refuse_alive(path: Path) -> int:
 def _read_disk(root: Path, old: Ledger | None) -> _Disk:
     found = _Disk({}, set(), [], [])
     sound = set()
-    rows = {} if old is None else {one.folder: one for one in old.products(listed=None)}
+    rows = _readable(old)
     for folder in disk.product_folders(root):
         try:
             product = disk.read_product(root, folder)
@@ -178,6 +185,17 @@ def _read_disk(root: Path, old: Ledger | None) -> _Disk:
     return found
 
 
+def _readable(old: Ledger | None) -> dict[str, Product]:
+    """Products of the old ledger by folder, but for rows that are damaged."""
+    rows = [] if old is None else old.database.read("SELECT * FROM product")
+    found = {}
+    for row in rows:
+        with suppress(DamagedLedgerError):
+            product = product_of(row)
+            found[product.folder] = product
+    return found
+
+
 def _listed(root: Path, area: str, products: list[Product], notes: list[str]) -> set[str]:
     """Folders of one area that are listed: at most one of each id."""
     named = disk.listed_folders(root, area)
@@ -200,8 +218,8 @@ def _fill(path: Path, found: _Disk, old: Ledger | None, token: int, now: datetim
         with new.database.transaction() as connection:
             connection.execute("UPDATE lock SET token = ?", (token,))
             if old is not None:
-                for table in _HISTORY:
-                    _insert(connection, table, old.database.read(f"SELECT * FROM {table}"))
+                for table, rows in _history(old).items():
+                    _insert(connection, table, rows)
             before = _products_before(old)
             for folder, product in found.products.items():
                 values = {**product_values(product), **before.pop(folder, {})}
@@ -216,6 +234,29 @@ def _fill(path: Path, found: _Disk, old: Ledger | None, token: int, now: datetim
                     _insert(connection, "product", [row])
             _insert(connection, "quarantine", found.quarantines)
         new.database.settle()
+
+
+def _history(old: Ledger) -> dict[str, list[sqlite3.Row]]:
+    """What the old ledger says and the disk does not, by table, but for rows that are damaged.
+
+    An attempt goes with its pass, and a timing with its attempt.
+    """
+    rows = {name: list(old.database.read(f"SELECT * FROM {name}")) for name in _HISTORY}
+    rows["pass"] = [row for row in rows["pass"] if _is_sound(pass_of, row)]
+    rows["scene"] = [row for row in rows["scene"] if _is_sound(scene_of, row)]
+    passes = {row["seq"] for row in rows["pass"]}
+    rows["attempt"] = [row for row in rows["attempt"] if row["pass"] in passes]
+    attempts = {row["seq"] for row in rows["attempt"]}
+    rows["timing"] = [row for row in rows["timing"] if row["attempt"] in attempts]
+    return rows
+
+
+def _is_sound(read: Callable[[sqlite3.Row], Any], row: sqlite3.Row) -> bool:
+    try:
+        read(row)
+    except DamagedLedgerError:
+        return False
+    return True
 
 
 def _products_before(old: Ledger | None) -> dict[str, dict[str, Any]]:

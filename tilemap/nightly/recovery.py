@@ -35,13 +35,21 @@ def recover(
     for folder in leftovers(places):
         shutil.rmtree(folder, ignore_errors=True)
     found = strays(ledger, places.root)
-    gone = []
+    gone, corrected = [], []
     for product in ledger.products():
+        kept = disk.sealed(places.root, product)
+        if kept is not None and kept != product:  # a row has no checksum, the record has
+            corrected.append(kept)
+            product = kept
+            text = f"{product.folder}: its row in the ledger is corrected from its record"
+            log.event("mended", text=text)
         if disk.lost(places.root, product, contents=False):
             gone.append(product)
         elif written := disk.mend_records(places.root, product):
             log.event("mended", text=f"{product.folder}: written again: {', '.join(written)}")
     with ledger.publishing(lock) as publication:
+        for product in corrected:
+            publication.correct(product)
         for product in found:
             listed = ledger.product(product.area, product.kind, product.id)
             if listed is not None and listed.published > product.published:

@@ -11,6 +11,7 @@ from datetime import UTC, date, datetime
 from typing import Any, get_args
 
 from tilemap.errors import StoreError
+from tilemap.nightly.database import REBUILD, DamagedLedgerError
 from tilemap.nightly.facts import Found, Kind, Product, Quarantine
 
 
@@ -131,6 +132,18 @@ def _day(text: str | None) -> date | None:
     return None if text is None else date.fromisoformat(text)
 
 
+@contextmanager
+def _row_of(table: str) -> Iterator[None]:
+    """SQLite checks pages, not what stands in a row: one that cannot be read is damaged."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, StoreError) as error:
+        raise DamagedLedgerError(
+            f"a row of the ledger's table {table} cannot be read: {error}; {REBUILD}"
+        ) from None
+
+
+@_row_of("scene")
 def scene_of(row: sqlite3.Row) -> SceneRow:
     """A row of ``scene``."""
     found = Found(
@@ -165,6 +178,7 @@ def scene_values(found: Found) -> dict[str, Any]:
     }
 
 
+@_row_of("pass")
 def pass_of(row: sqlite3.Row) -> PassRow:
     """A row of ``pass``."""
     return PassRow(
@@ -179,6 +193,7 @@ def pass_of(row: sqlite3.Row) -> PassRow:
     )
 
 
+@_row_of("attempt")
 def attempt_of(row: sqlite3.Row, steps: Mapping[str, float]) -> AttemptRow:
     """A row of ``attempt`` joined with the id of its pass."""
     return AttemptRow(
@@ -248,9 +263,14 @@ def product_values(product: Product) -> dict[str, Any]:
     return {**value, **{name: to_json(value[name]) for name in _STRUCTURED}}
 
 
+@_row_of("product")
 def product_of(row: sqlite3.Row) -> Product:
     """A row of ``product``; of a forgotten one no work has the digest."""
     value = {name: json.loads(row[name]) for name in _STRUCTURED}
+    known = {name: row[name] for name in _PRODUCT_TYPES if name not in _STRUCTURED} | value
+    _expect(known, _PRODUCT_TYPES)
+    if not isinstance(value["item"].get("assets"), dict):
+        raise ValueError("its item has no assets")
     return Product(
         area=row["area"],
         kind=row["kind"],
@@ -297,6 +317,7 @@ def quarantine_from_json(value: Any) -> Quarantine:
         return Quarantine(**{**known, "since": _moment(known["since"])})
 
 
+@_row_of("quarantine")
 def quarantine_of(row: sqlite3.Row) -> Quarantine:
     """A row of ``quarantine``."""
     return quarantine_from_json(dict(row))
