@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tilemap.files import read_sealed, write_sealed
 from tilemap.nightly.inspection import strays
 from tilemap.nightly.ledger import Ledger
 from tilemap.nightly.lock import acquire
@@ -46,7 +47,7 @@ def _no_item(root: Root) -> None:
 
 def _other_work(root: Root) -> None:
     path = root.products / "pucallpa/2000/w1/work.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "pixels": 13}))
+    write_sealed(path, {**read_sealed(path), "pixels": 13})
 
 
 def _no_work(root: Root) -> None:
@@ -93,12 +94,12 @@ def _quarantine_file_only(root: Root) -> None:
 
 def _quarantine_differs(root: Root) -> None:
     path = root.path / "quarantine/pucallpa/1990.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "attempts": 9}))
+    write_sealed(path, {**read_sealed(path), "attempts": 9})
 
 
 def _quarantine_of_another(root: Root) -> None:
     path = root.path / "quarantine/pucallpa/1990.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "id": "other"}))
+    write_sealed(path, {**read_sealed(path), "id": "other"})
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,10 @@ def read(root: Path, path: Path) -> Quarantine:
     Raises:
         StoreError: what lies there is none, or the one of another file.
     """
-    quarantine = quarantine_from_json(read_sealed(path))
+    value = read_sealed(path)
+    if value is None:
+        raise StoreError("it is damaged")
+    quarantine = quarantine_from_json(value)
     if path_of(root, quarantine.area, quarantine.kind, quarantine.id) != path:
         raise StoreError(f"it is of {quarantine.area}/{quarantine.id}")
     return quarantine

@@ -269,8 +269,6 @@ def product_of(row: sqlite3.Row) -> Product:
     value = {name: json.loads(row[name]) for name in _STRUCTURED}
     known = {name: row[name] for name in _PRODUCT_TYPES if name not in _STRUCTURED} | value
     _expect(known, _PRODUCT_TYPES)
-    if not isinstance(value["item"].get("assets"), dict):
-        raise ValueError("its item has no assets")
     return Product(
         area=row["area"],
         kind=row["kind"],
