@@ -5,19 +5,24 @@ for a scheduler or a worker that goes.
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import pytest
 from distributed import Client
 
 from tilemap import api
+from tilemap.cluster import driver
+from tilemap.cluster.driver import by_value
 from tilemap.errors import UnavailableError
 from tilemap.progress import Silent
 
@@ -275,3 +280,12 @@ def test_a_worker_that_dies_while_a_run_is_opened_is_done_without(
     machines.kill(name)
     assert result.status == "ok"
     assert result.record["quarantined"] == []
+
+
+def test_several_threads_may_send_a_module_at_a_time() -> None:
+    """A night opens several runs at once; the first that is done takes nothing away."""
+    with ExitStack() as first, by_value(driver):
+        first.enter_context(by_value(driver))
+        first.close()
+        assert len(cloudpickle.dumps(driver._drop)) > len(pickle.dumps(driver._drop)) + 100
+    assert len(cloudpickle.dumps(driver._drop)) <= len(pickle.dumps(driver._drop)) + 100

@@ -20,6 +20,7 @@ from tilemap.cli.main import make_app
 from tilemap.errors import ConfigError, ModelError, OutputError
 from tilemap.evaluation.metrics import confusion, scores
 from tilemap.exporting.forms import prune_model
+from tilemap.files import read_sealed, write_sealed
 from tilemap.models.registry import file_sha256, load, resolve
 from tilemap.testing import write_config, write_toy_scene
 from tilemap.training.config import load_config
@@ -80,7 +81,7 @@ def test_it_leaves_a_model_and_its_story(folder: Path, trained: TrainResult) -> 
         "model", "train.json", "metrics.jsonl", "curves.png", "checkpoint.safetensors", "samples",
     }  # fmt: skip
     assert {path.name for path in trained.model.iterdir()} == {"model.safetensors", "model.json"}
-    record = json.loads((out / "train.json").read_text())
+    record = read_sealed(out / "train.json")
     assert record == trained.record
     assert record["status"] == "ok"
     assert record["model"]["sha256"] == file_sha256(trained.model / "model.safetensors")
@@ -231,9 +232,9 @@ def test_versions_are_not_mixed(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
         train(folder / "config.toml", out, Stopping(4))
-    record = json.loads((out / "train.json").read_text())
+    record = read_sealed(out / "train.json")
     record["versions"]["torch"] = "1.0"
-    (out / "train.json").write_text(json.dumps(record))
+    write_sealed(out / "train.json", record)
     with pytest.raises(OutputError, match=r"was begun by torch 1\.0, now 2"):
         train(folder / "config.toml", out)
     assert train(folder / "config.toml", out, allow_other_versions=True).record["status"] == "ok"

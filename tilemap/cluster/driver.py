@@ -7,6 +7,8 @@ TCP's keep-alive ends it for a driver whose machine or network is gone.
 from __future__ import annotations
 
 import sys
+import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
@@ -25,14 +27,27 @@ LOST = (
 )
 
 
+_sent: Counter[str] = Counter()
+_sending = threading.Lock()
+
+
 @contextmanager
 def by_value(module: ModuleType) -> Iterator[None]:
-    """What a module defines is sent as it is meanwhile: no tilemap is needed where it arrives."""
-    cloudpickle.register_pickle_by_value(module)
+    """What a module defines is sent as it is meanwhile: no tilemap is needed where it arrives.
+
+    Several threads may do so at a time: a night maps several scenes.
+    """
+    with _sending:
+        _sent[module.__name__] += 1
+        if _sent[module.__name__] == 1:
+            cloudpickle.register_pickle_by_value(module)
     try:
         yield
     finally:
-        cloudpickle.unregister_pickle_by_value(module)
+        with _sending:
+            _sent[module.__name__] -= 1
+            if not _sent[module.__name__]:
+                cloudpickle.unregister_pickle_by_value(module)
 
 
 class DriverPlugin(SchedulerPlugin):
