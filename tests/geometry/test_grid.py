@@ -283,3 +283,10 @@ def test_text_of_a_tile() -> None:
     """Messages show a tile as (row, col)."""
     assert str(Tile(2, 3)) == "(2, 3)"
     assert TileGrid((1000, 1500), 448, 32, 16).patch_window((2, 3)) == Window(864, 1312, 1032, 1532)
+
+
+@pytest.mark.parametrize(("core", "halo"), [(2**24 + 1, 8), (64, 2**30)])
+def test_no_tile_is_larger_than_any_memory(core: int, halo: int) -> None:
+    """A number with too many digits is refused where the grid is made."""
+    with pytest.raises(GridError, match="core and halo must be at most 16777216 pixels"):
+        TileGrid((100, 100), core, halo, 4)
