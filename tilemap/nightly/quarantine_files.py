@@ -49,7 +49,7 @@ def read(root: Path, path: Path) -> Quarantine:
     """
     value = read_sealed(path)
     if value is None:
-        raise StoreError("it is damaged")
+        raise StoreError("a quarantine cannot be read: the file is damaged")
     quarantine = quarantine_from_json(value)
     if path_of(root, quarantine.area, quarantine.kind, quarantine.id) != path:
         raise StoreError(f"it is of {quarantine.area}/{quarantine.id}")
