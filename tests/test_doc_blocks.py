@@ -145,7 +145,7 @@ def pixels(
 def cluster() -> Iterator[str]:
     """One worker for all pages, so that none waits for its own."""
     with LocalCluster(
-        n_workers=1, threads_per_worker=2, dashboard_address=None, memory_limit="4GiB"
+        n_workers=1, threads_per_worker=2, dashboard_address="127.0.0.1:0", memory_limit="4GiB"
     ) as running:
         yield running.scheduler_address
 
