@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import signal
@@ -15,6 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 from distributed import Client, LocalCluster
+from distributed.comm import connect as knock
 
 from tilemap import api
 from tilemap.cluster import ClusterSettings, connect
@@ -67,7 +69,7 @@ def test_whoever_has_no_certificate_is_not_let_in() -> None:
             assert port in ports
             for scheme in ("tcp", "tls"):
                 with pytest.raises((OSError, TypeError, ValueError)):
-                    Client(f"{scheme}://127.0.0.1:{port}", timeout=1, set_as_default=False)
+                    asyncio.run(knock(f"{scheme}://127.0.0.1:{port}", timeout=1))
             assert _said_to_a_stranger(port) == b""
         assert client.submit(os.getpid).result() != os.getpid()
 
