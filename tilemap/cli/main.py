@@ -93,16 +93,22 @@ def _patient(stream: io.TextIOWrapper) -> io.TextIOWrapper:
 
 
 class _Stop:
-    """What Ctrl-C and SIGTERM do: the first ends the command in order, the second at once."""
+    """What Ctrl-C and SIGTERM do: the first ends the command in order, the second at once.
+
+    Attributes:
+        number: of the first signal; 0 before one comes.
+        leaving: the command has ended. Exit handlers take no interrupt: Python would print it.
+    """
 
     def __init__(self) -> None:
         self.number = 0
+        self.leaving = False
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         """Called by Python in the main thread."""
-        if self.number:
+        again, self.number = self.number != 0, self.number or number
+        if again or self.leaving:
             self.end()
-        self.number = number
         # An interrupt can be lost in code that swallows it, or meet a cluster that hangs.
         timer = threading.Timer(ORDERLY_S, self.end)
         timer.daemon = True
@@ -133,8 +139,9 @@ def _stopping(for_good: bool) -> Iterator[None]:
     try:
         yield
     finally:
+        stop.leaving = True
+        sys.stdout.flush()
         if stop.number:
-            sys.stdout.flush()
             stop.end()
         for number, handler in before.items() if not for_good else ():
             signal.signal(number, handler)
