@@ -311,7 +311,9 @@ def settle(worker: Worker, pin: bool, alone: bool) -> None:
         with contextlib.suppress(OSError):  # what an earlier run has needed is not this one's
             Path("/proc/self/clear_refs").write_text("5")
     os.environ.setdefault("GDAL_CACHEMAX", str(GDAL_CACHE_MB))
-    if pin and isinstance(worker.name, int) and hasattr(os, "sched_setaffinity"):
+    # Without a nanny the worker is a part of a process that has other work, on all of its cores.
+    apart = worker.nanny is not None and isinstance(worker.name, int)
+    if pin and apart and hasattr(os, "sched_setaffinity"):
         _own_core(worker.name)
 
 

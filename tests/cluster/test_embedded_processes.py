@@ -15,13 +15,14 @@ from pathlib import Path
 
 import psutil
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, Worker
 from distributed.comm import connect as knock
 
 from tilemap import api
 from tilemap.cluster import ClusterSettings, connect
 from tilemap.cluster.settings import usable_cores
 from tilemap.errors import ConfigError
+from tilemap.worker import settle
 
 SETTINGS = ClusterSettings(workers=1, memory_limit=1 << 30)
 SECRET = b"PRIVATE KEY"
@@ -246,7 +247,7 @@ import os, sys
 from types import SimpleNamespace
 from tilemap.worker import settle
 for _ in range(2):  # a second run in the same process
-    settle(SimpleNamespace(name=int(sys.argv[1])), True, True)
+    settle(SimpleNamespace(name=int(sys.argv[1]), nanny="tcp://127.0.0.1:1"), True, True)
 print(*sorted(os.sched_getaffinity(0)), flush=True)
 sys.stdin.read()
 """
@@ -288,3 +289,19 @@ def test_no_two_workers_have_the_same_core() -> None:
         for process in processes:
             process.kill()
             process.communicate()
+
+
+def test_a_worker_of_the_own_process_takes_no_core() -> None:
+    """The process of whoever calls keeps all of its cores, and no socket stays open in it."""
+
+    def cores_of(dask_worker: Worker) -> set[int]:
+        settle(dask_worker, True, True)
+        return os.sched_getaffinity(0)
+
+    with (
+        LocalCluster(n_workers=1, processes=False, dashboard_address="127.0.0.1:0") as cluster,
+        Client(cluster) as client,
+    ):
+        assert list(client.run(cores_of).values()) == [os.sched_getaffinity(0)]
+    held = psutil.Process().net_connections("unix")
+    assert [one.laddr for one in held if "tilemap-core" in str(one.laddr)] == []

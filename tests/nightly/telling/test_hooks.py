@@ -270,7 +270,9 @@ def test_odd_headers_tell_no_address(
     assert server.got
     assert "s3cret" not in caplog.text + (tmp_path / "log.jsonl").read_text()
     logging.getLogger("urllib3.connection").warning("heard")
-    assert lines(tmp_path)[-1]["text"] == "heard"
+    # Under load other libraries log too, such as Dask of an event loop that is late.
+    told = [line["text"] for line in lines(tmp_path) if line.get("logger") == "urllib3.connection"]
+    assert told == ["heard"]
 
 
 @pytest.mark.parametrize(
