@@ -22,6 +22,7 @@ import shlex
 import shutil
 import sqlite3
 import subprocess
+import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -510,6 +511,60 @@ def test_a_page_does_what_it_says(
     reader = Reader(tmp_path / "reader", monkeypatch, capfd)
     for block in blocks:
         reader.follow(block)
+
+
+@pytest.fixture
+def saved(inputs: Path, tmp_path: Path) -> Path:
+    """The Python of the README as a file, as it is written, beside the files that it names."""
+    pytest.importorskip("onnxruntime")
+    folder = tmp_path / "saved"
+    shutil.copytree(inputs, folder)
+    (block,) = [b for b in blocks_of(ROOT / "README.md") if b.language == "python"]
+    assert "__main__" not in block.text
+    (folder / "script.py").write_text(block.text)
+    return folder
+
+
+@pytest.mark.slow
+def test_the_readme_is_a_script(saved: Path) -> None:
+    """It has no guard; its workers are processes that Python starts with the script's name."""
+    ran = subprocess.run(
+        [sys.executable, "script.py"],
+        cwd=saved, capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert (ran.returncode, ran.stdout) == (0, ""), ran.stderr
+    assert "Traceback" not in ran.stderr
+    with rasterio.open(saved / "both" / "landcover.tif") as made:
+        assert made.shape == (128, 160)
+
+
+@pytest.mark.slow
+def test_the_readme_is_a_cell_of_a_notebook(saved: Path) -> None:
+    """In a kernel, whose event loop runs already; a second run of the cell does no work."""
+    pytest.importorskip("ipykernel")
+    ran = subprocess.run(
+        [sys.executable, "-c", CELLS],
+        cwd=saved, capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout == "ok 0\nok 2\n", ran.stderr
+
+
+CELLS = """
+import sys
+from jupyter_client.manager import start_new_kernel
+
+script = open("script.py").read()
+manager, client = start_new_kernel(kernel_name="python3")
+try:
+    for cell in 2 * (script, "print(result.status, result.resumed)"):
+        told = client.execute_interactive(cell, timeout=200)["content"]
+        assert told["status"] == "ok", told
+finally:
+    client.stop_channels()
+    manager.shutdown_kernel(now=True)
+"""
+"""Runs the cells in a kernel; what they print is printed here."""
 
 
 def test_few_blocks_are_not_run() -> None:

@@ -222,11 +222,12 @@ class RunDirectory:
                 )
             return
         lines = differences(previous, identity)
+        lines.sort(key=lambda line: line.startswith("grid."))  # it mostly follows from the rest
         if lines and not fresh:
             more = f" (and {len(lines) - 4} more)" if len(lines) > 4 else ""
             raise OutputError(
                 f"{self.path} belongs to another run: {'; '.join(lines[:4])}{more}\n"
-                "give another `out`, or `fresh` to start this one anew"
+                "give another `out`, or `fresh` to begin this one again"
             )
 
     def _is_damaged(self, entries: list[str]) -> bool:
@@ -252,7 +253,7 @@ class RunDirectory:
         if digest is not None and digest != digest_of(identity) and not fresh:
             raise OutputError(
                 f"{self.path} belongs to another run, whose {IDENTITY_FILE} is damaged\n"
-                "give another `out`, or `fresh` to start this one anew"
+                "give another `out`, or `fresh` to begin this one again"
             )
 
     def _only_remains(self) -> bool:

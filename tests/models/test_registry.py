@@ -70,6 +70,13 @@ def test_unknown_names_list_what_there_is() -> None:
         resolve("nope")
 
 
+@pytest.mark.parametrize("path", ["nope.onnx", "models/nope.safetensors", "town/model"])
+def test_a_file_that_is_not_there_is_named_as_that(path: str) -> None:
+    """It was to be imported, as if it were only unknown."""
+    with pytest.raises(ModelError, match=f"^no such file or folder: {path}; .*{CLOUD}"):
+        resolve(path)
+
+
 def test_a_shipped_card_without_weights_says_what_file_it_wants() -> None:
     """By digest."""
     with pytest.raises(ModelError, match="give the path of a file with sha256 abd33028e9e9"):

@@ -172,15 +172,26 @@ def _hidden(expected: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return out
 
 
-def test_without_a_column_all_polygons_are_of_one_class(tmp_path: Path) -> None:
-    """The first class with labels of its own; else the first that is not the background."""
+def test_without_a_column_polygons_are_of_the_one_class_they_can_mean(tmp_path: Path) -> None:
+    """That is neither the background nor a class that no label means."""
     _write_polygons(tmp_path / "p.gpkg", [_square(0, 0, 20, 30)], a=[1])
-    told = [{"name": "a", "value": 0}, {"name": "b", "value": 1}, {"name": "c", "value": 2}]
-    scene, labels = _open(tmp_path, told, labels="p.gpkg", background="a")
-    assert (_all(labels, scene)[:20, :30] == 1).all()
-    told[2] = {"name": "c", "value": 2, "labels": [7]}
-    scene, labels = _open(tmp_path, told, labels="p.gpkg", background="a")
-    assert (_all(labels, scene)[:20, :30] == 2).all()
+    for rest in ({"background": "a"}, {}):
+        told = [{"name": "a", "value": 0, "labels": []}, {"name": "b", "value": 1}]
+        if rest:
+            del told[0]["labels"]
+        scene, labels = _open(tmp_path, told, labels="p.gpkg", **rest)
+        assert (_all(labels, scene)[:20, :30] == 1).all()
+
+
+@pytest.mark.parametrize("own", [{}, {"labels": [7]}, {"labels": ["c"]}])
+def test_without_a_column_polygons_of_several_classes_are_refused(
+    tmp_path: Path, own: dict[str, Any]
+) -> None:
+    """All of them were taken for the first class, whatever the file says of each."""
+    _write_polygons(tmp_path / "p.gpkg", [_square(0, 0, 20, 30)], a=[1])
+    told = [{"name": "a", "value": 0}, {"name": "b", "value": 1}, {"name": "c", "value": 2} | own]
+    with pytest.raises(ConfigError, match=r"must say their class, .* b, c; name .* `column`"):
+        _open(tmp_path, told, labels="p.gpkg", background="a")
 
 
 def test_labels_hold_inside_the_area_only(tmp_path: Path) -> None:
@@ -255,12 +266,12 @@ def _no_column(folder: Path) -> dict[str, Any]:
 
 def _polygons_elsewhere(folder: Path) -> dict[str, Any]:
     _write_polygons(folder / "p.gpkg", [_square(9000, 0, 9009, 9)], a=[1])
-    return {"labels": "p.gpkg"}
+    return {"labels": "p.gpkg", "background": "other"}
 
 
 def _odd_part(folder: Path) -> dict[str, Any]:
     _write_polygons(folder / "p.gpkg", [_square(0, 0, 9, 9)], use=["practice"])
-    return {"labels": "p.gpkg", "area": "p.gpkg", "area_split": "use"}
+    return {"labels": "p.gpkg", "area": "p.gpkg", "area_split": "use", "background": "other"}
 
 
 @pytest.mark.parametrize(

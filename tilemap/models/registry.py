@@ -121,6 +121,8 @@ def resolve(spec: str | Path, home: Path | None = None) -> ModelRef:
         if folder.name == name:
             return _from_folder(folder, home)
     names = ", ".join(entry.card.name for entry in list_models(home) if entry.path)
+    if path.suffix in (".safetensors", ".onnx") or len(path.parts) > 1:
+        raise ModelError(f"no such file or folder: {name}; models with a name are {names}")
     raise ModelError(
         f"no model {name!r}: must be one of {names}, a model folder, or an .onnx file "
         "that was imported with 'tilemap models import'"

@@ -288,10 +288,13 @@ def _class_of_each(
     features: Features, wanted: SceneConfig, config: TrainingConfig, table: ClassTable
 ) -> list[int]:
     if wanted.column is None:
-        plain = [c for c in config.classes if c.name != wanted.background]
-        told = [c for c in plain if c.labels is not None]
-        one = (told or plain)[0]
-        return [table.names.index(one.name)] * len(features.geometries)
+        meant = [c.name for c in config.classes if c.name != wanted.background and c.labels != ()]
+        if len(meant) != 1:
+            raise ConfigError(
+                f"polygons of {features.name} must say their class, they could be any of "
+                f"{', '.join(meant)}; name the attribute that holds it as `column`"
+            )
+        return [table.names.index(meant[0])] * len(features.geometries)
     values = features.column(wanted.column)
     indices = [table.index(value) for value in values]
     pairs = zip(values, indices, strict=True)

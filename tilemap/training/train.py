@@ -221,7 +221,7 @@ def _check_same(out: Path, identity: Mapping[str, Any]) -> None:
         more = f" (and {len(lines) - 4} more)" if len(lines) > 4 else ""
         raise OutputError(
             f"{out} belongs to another training: {'; '.join(lines[:4])}{more}\n"
-            "give another `out`, or `fresh` to start this one anew"
+            "give another `out`, or `fresh` to begin this one again"
         )
 
 
