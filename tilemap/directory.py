@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tilemap.errors import BusyError, OutputError
-from tilemap.files import decode_json, read_sealed, remove, storing, write_sealed
+from tilemap.files import decode_json, read_file, read_sealed, remove, storing, write_sealed
 from tilemap.stores.remote.address import NOBODY, AllowList
 from tilemap.stores.remote.claim import release
 
@@ -79,7 +79,7 @@ def read_json(path: Path) -> Any | None:
     with storing(f"cannot read {path}"):
         if not path.is_file():
             return None
-        content = path.read_bytes()
+        content = read_file(path)
     try:
         return decode_json(content)
     except ValueError:

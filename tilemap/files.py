@@ -8,11 +8,13 @@ import json
 import os
 import shutil
 import sqlite3
+import stat
 import tempfile
 import time
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,32 @@ DEEPEST = 100
 """Levels of lists and tables in a file; more would break whoever walks through them."""
 
 
+def open_file(path: str | Path) -> BufferedReader:
+    """Open a file to read its bytes. A pipe or a device is refused, it is never waited for.
+
+    Raises:
+        OSError: if it cannot be opened, or is no file.
+    """
+    return open(path, "rb", opener=_open_regular)
+
+
+def _open_regular(path: str, flags: int) -> int:
+    handle = os.open(path, flags | os.O_NONBLOCK)  # else a pipe waits for its writer here
+    mode = os.fstat(handle).st_mode
+    if stat.S_ISREG(mode):
+        return handle
+    os.close(handle)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    raise OSError(errno.EINVAL, "it must be a file", path)
+
+
+def read_file(path: str | Path) -> bytes:
+    """Read all of a file; see ``open_file``."""
+    with open_file(path) as file:
+        return file.read()
+
+
 def read_json(path: Path, kind: type[TilemapError] = StoreError) -> Any:
     """Read the value of a JSON file.
 
@@ -44,9 +72,7 @@ def read_json(path: Path, kind: type[TilemapError] = StoreError) -> Any:
         kind: if it is no file that can be read, or holds no JSON.
     """
     with storing(f"{path}: cannot be read", kind=kind):
-        if path.exists() and not path.is_file():  # a pipe would be waited for
-            raise kind(f"{path}: must be a file")
-        content = path.read_bytes()
+        content = read_file(path)
     try:
         return decode_json(content)
     except ValueError as error:
@@ -60,7 +86,7 @@ def read_toml(path: Path, kind: type[TilemapError] = ConfigError) -> dict[str, A
         kind: if it cannot be read, or holds no TOML.
     """
     with storing(f"{path}: cannot be read", kind=kind):
-        content = path.read_bytes()
+        content = read_file(path)
     try:
         return decode_toml(content)
     except ValueError as error:
@@ -95,7 +121,7 @@ def read_sealed(path: Path) -> dict[str, Any] | None:
     with storing(f"cannot read {path}"):
         if not path.is_file():
             return None
-        content = path.read_bytes()
+        content = read_file(path)
     try:
         value = decode_json(content)
     except ValueError:

@@ -8,9 +8,10 @@ import io
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +201,67 @@ def test_names_that_no_file_can_have(folder: Path, arguments: tuple[str, ...], n
     """Refused in a line, whichever argument they are."""
     code, error = run(*(argument.replace("{}", name) for argument in arguments))
     assert code not in (0, EXIT_BUG), error
+
+
+@pytest.fixture
+def impatient() -> Iterator[None]:
+    """Whoever waits for ever fails instead."""
+
+    def end(*_: object) -> None:
+        raise AssertionError("waits for what never comes")
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.alarm(60)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize(
+    "put",
+    [os.mkfifo, Path.mkdir, lambda path: path.symlink_to(path.name),
+     lambda path: path.symlink_to("/dev/zero")],
+    ids=["pipe", "folder", "link to itself", "device"],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("plan", "thing.tif", "--model", MODEL),
+        ("plan", "scene.tif", "--model", "thing.onnx"),
+        ("plan", "scene.tif", "--model", MODEL, "--like", "thing.tif"),
+        ("plan", "scene.tif", "--model", MODEL, "--cluster", "thing.toml"),
+        ("plan", "thing.json", "--model", MODEL),
+        ("change", "scene.tif", "scene.tif", "--model", MODEL, "--dates", "2020,2021",
+         "--transitions", "thing.csv", "--out", "out"),
+        ("evaluate", "scene.tif", "--reference", "thing.tif"),
+        ("evaluate", "scene.tif", "--reference", "thing.geojson"),
+        ("evaluate", "scene.tif", "--reference", "scene.tif", "--classes", "thing.toml"),
+        ("evaluate", "scene.tif", "--reference", "scene.tif", "--classes", "thing.csv"),
+        ("area", "thing.gpkg", "--map", "scene.tif"),
+        ("area", "--matrix", "thing.csv"),
+        ("train", "thing.toml", "--out", "out"),
+        ("nightly", "thing.toml"),
+        ("ledger", "list", "--config", "thing.toml"),
+        ("models", "show", "thing.onnx"),
+        ("models", "import", "thing.onnx", "--card", "card.json"),
+        ("models", "import", "model.onnx", "--card", "thing.json"),
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_what_is_no_file_is_not_waited_for(
+    folder: Path, arguments: tuple[str, ...], put: Callable[[Path], None]
+) -> None:
+    """Wherever a file is named: refused in a line, nothing is left behind."""
+    model = resolve(MODEL)
+    shutil.copy(model.card_path, folder / "card.json")
+    shutil.copy(model.path, folder / "model.onnx")
+    put(next(folder / name for name in arguments if name.startswith("thing")))
+    before = sorted(folder.iterdir())
+    code, error = run(*arguments)
+    assert code not in (0, EXIT_BUG), error
+    assert error.count("\n") == 1
+    assert sorted(folder.iterdir()) == before
 
 
 @pytest.mark.parametrize("option", ["--core", "--halo", "--blend", "--workers"])

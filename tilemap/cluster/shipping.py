@@ -24,6 +24,7 @@ from distributed import Client, Worker
 
 from tilemap.cluster.wheel import cache_folder
 from tilemap.errors import StoreError, TilemapError
+from tilemap.files import open_file
 
 PIECE_BYTES = 4 << 20
 WAIT_S = 120.0
@@ -47,7 +48,7 @@ class Shipped:
 
 def _sha256(path: Path) -> str | None:
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return None

@@ -123,9 +123,10 @@ def send_wheel(client: Client, path: Path) -> None:
     from tilemap.cluster.driver import by_value, put
     from tilemap.cluster.versions import code_digest
     from tilemap.errors import ConfigError
+    from tilemap.files import read_file
 
     try:
-        content = path.read_bytes()
+        content = read_file(path)
         code = wheel_code(content)
     except (OSError, ValueError) as error:
         raise ConfigError(f"cluster.wheel {path}: must be a wheel of tilemap: {error}") from error

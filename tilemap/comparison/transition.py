@@ -12,6 +12,7 @@ import numpy.typing as npt
 from scipy.linalg import LinAlgError, fractional_matrix_power
 
 from tilemap.errors import ConfigError, UsageError
+from tilemap.files import read_file
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -63,7 +64,7 @@ def read_transitions(path: str | Path, names: Sequence[str]) -> FloatArray:
             number is none or lies outside 0..1, or a row does not sum to 1 within 1e-6.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+        lines = read_file(path).decode("utf-8-sig").splitlines()
         rows = [[cell.strip() for cell in row] for row in csv.reader(lines) if "".join(row).strip()]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ConfigError(f"cannot read the transitions {path}: {error}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from tilemap.errors import SceneError
 from tilemap.evaluation.census import ClassMap, Stratum, census, open_map
 from tilemap.evaluation.classes import written
 from tilemap.evaluation.estimation import Z95, Estimates, Strata, from_matrix, from_units
+from tilemap.files import read_file
 from tilemap.stores.grids import apply, same_crs
 from tilemap.stores.sample_points import ANSWER, SampleFile, read_sample_file
 
@@ -110,8 +112,8 @@ def assess_matrix(path: str | Path) -> Assessment:
 
 def _rows(path: Path) -> list[list[str]]:
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = [[cell.strip() for cell in row] for row in csv.reader(file)]
+        lines = io.StringIO(read_file(path).decode("utf-8-sig"), newline="")
+        rows = [[cell.strip() for cell in row] for row in csv.reader(lines)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise SceneError(f"cannot read {path}: {error}") from error
     rows = [row for row in rows if any(row)]

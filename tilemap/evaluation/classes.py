@@ -16,7 +16,7 @@ import rasterio
 
 from tilemap.errors import SceneError, UsageError
 from tilemap.evaluation.metrics import IGNORE
-from tilemap.files import decode_toml
+from tilemap.files import decode_toml, read_file
 from tilemap.stores.opening import GDAL_SETTINGS, open_dataset
 
 UNKNOWN = 254
@@ -97,7 +97,7 @@ def _category_names(path: Path) -> dict[int, str]:
     try:
         if path.stat().st_size > _LARGEST_SIDECAR:
             return {}
-        root = ET.fromstring(path.read_bytes())
+        root = ET.fromstring(read_file(path))
     except (OSError, ET.ParseError):
         return {}  # not there, or none of GDAL's
     categories = root.findall("./PAMRasterBand[@band='1']/CategoryNames/Category")
@@ -157,9 +157,9 @@ def read_table(path: str | Path) -> Table:
     path = Path(path)
     try:
         if path.suffix.lower() == ".toml":
-            pairs = _toml(path.read_bytes())
+            pairs = _toml(read_file(path))
         else:
-            pairs = _csv(path.read_text(encoding="utf-8-sig"))
+            pairs = _csv(read_file(path).decode("utf-8-sig"))
     except FileNotFoundError as error:
         raise SceneError(f"no such file: {path}") from error
     except (OSError, ValueError, csv.Error) as error:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tilemap.errors import ModelError
+from tilemap.files import open_file
 
 _NESTED: dict[str, dict[int, str]] = {
     "model": {7: "graph", 20: "training", 25: "function"},
@@ -39,7 +40,7 @@ def check_self_contained(path: Path) -> None:
         ModelError: if a tensor refers to another file, or the file is no ONNX model.
     """
     try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as data:
+        with open_file(path) as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as data:
             name = _external(data, 0, len(data), "model", 0)
     except (OSError, ValueError, IndexError) as error:
         raise ModelError(f"{path.name} is not a model: {error}") from None

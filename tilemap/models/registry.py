@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tilemap.errors import ModelError, OutputError
-from tilemap.files import storing, system_error
+from tilemap.files import open_file, storing, system_error
 from tilemap.models.card import ModelCard
 from tilemap.models.engines import Settings, engine_for, start
 from tilemap.models.mlm import card_from_fields, card_to_item, read_card, read_json, write_json
@@ -91,7 +91,7 @@ def file_sha256(path: Path) -> str:
         ModelError: if it cannot be read.
     """
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from error

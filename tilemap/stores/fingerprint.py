@@ -18,6 +18,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from tilemap.errors import InputChangedError, SceneError, StoreError
+from tilemap.files import open_file, read_file
 from tilemap.stores.remote.blocks import RemoteFile, RemoteReader
 from tilemap.stores.vrt import drop_statistics, read_vrt, without_places
 
@@ -167,7 +168,7 @@ def says_more(path: str) -> bool:
 
 def _without_statistics(path: str) -> bytes:
     """An ``.aux.xml`` without statistics; empty if nothing is left."""
-    content = Path(path).read_bytes()
+    content = read_file(path)
     if b"<!" in content:  # entities can be made to fill the memory
         return content
     try:
@@ -231,7 +232,7 @@ def _state(found: os.stat_result) -> tuple[int, ...]:
 
 
 def _take(path: str, samples: int) -> Fingerprint:
-    with _reading(path), Path(path).open("rb") as file:
+    with _reading(path), open_file(path) as file:
         found = os.fstat(file.fileno())
         size, state = found.st_size, _state(found)
         if _is_text(path):

@@ -16,7 +16,7 @@ import rasterio
 from rasterio.errors import NotGeoreferencedWarning
 
 from tilemap.errors import SceneError, TilemapError
-from tilemap.files import is_file
+from tilemap.files import is_file, open_file
 from tilemap.stores.vrt import read_vrt
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def driver_of(path: str) -> str:
 
 def _head(path: str, size: int) -> bytes:
     try:
-        with Path(path).open("rb") as file:
+        with open_file(path) as file:
             return file.read(size)
     except OSError as problem:
         raise SceneError(f"cannot open {path}: {problem.strerror}") from problem

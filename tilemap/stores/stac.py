@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlparse
 import pystac
 
 from tilemap.errors import SceneError
-from tilemap.files import decode_json, is_file
+from tilemap.files import decode_json, is_file, read_file
 from tilemap.scene import Product
 from tilemap.stores.opening import SUFFIXES
 from tilemap.stores.products import sentinel2
@@ -117,7 +117,7 @@ def _content(path: str) -> bytes:
     try:
         if Path(path).stat().st_size > _LARGEST_ITEM:
             raise SceneError(f"a STAC item must be at most 16 MiB, {path} is larger")
-        return Path(path).read_bytes()
+        return read_file(path)
     except OSError as problem:
         raise SceneError(f"cannot read {path}: {problem.strerror}") from problem
 

@@ -21,6 +21,7 @@ from pyproj import CRS
 
 from tilemap.area import CellArea
 from tilemap.errors import StoreError
+from tilemap.files import open_file
 from tilemap.geometry import Window
 from tilemap.stores.footprint import footprint
 from tilemap.stores.grids import apply
@@ -176,7 +177,7 @@ def measure_file(path: Path) -> tuple[str, int]:
         StoreError: if it cannot be read.
     """
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size
     except OSError as error:
         raise StoreError(f"cannot read {path}: {error.strerror or error}") from error

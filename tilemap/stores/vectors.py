@@ -17,7 +17,7 @@ from pyproj import Transformer
 from pyproj.exceptions import CRSError, ProjError
 
 from tilemap.errors import SceneError, SceneMismatchError
-from tilemap.files import decode_json
+from tilemap.files import decode_json, open_file, read_file
 from tilemap.geometry import Window
 from tilemap.stores.grids import moved
 
@@ -80,7 +80,7 @@ def vector_file(path: Path) -> Path | bytes:
         SceneError: if it is of another format, or is no GeoJSON.
     """
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             head = file.read(72)
     except OSError as problem:
         raise SceneError(f"cannot open {path}: {problem.strerror}") from problem
@@ -99,7 +99,7 @@ def vector_file(path: Path) -> Path | bytes:
 
 def _plain_geojson(path: Path) -> bytes:
     try:
-        found = decode_json(path.read_bytes())
+        found = decode_json(read_file(path))
     except ValueError as problem:
         raise SceneError(f"{path.name} cannot be read as JSON: {problem}") from problem
     kind, crs = found.get("type"), found.get("crs")

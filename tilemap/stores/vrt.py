@@ -14,7 +14,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from tilemap.errors import SceneError
-from tilemap.files import is_file
+from tilemap.files import is_file, read_file
 
 _SUFFIXES = (".tif", ".tiff", ".jp2", ".vrt")
 _LARGEST_FILE = 64 * 2**20
@@ -253,7 +253,7 @@ def _parse(path: Path) -> ElementTree.Element:
         raise SceneError(f"a VRT must be at most 64 MiB, {path} is larger")
     try:
         parser = ElementTree.XMLParser(target=_Builder())
-        root = ElementTree.fromstring(path.read_bytes(), parser)
+        root = ElementTree.fromstring(read_file(path), parser)
     except (ElementTree.ParseError, ValueError, LookupError) as problem:
         raise SceneError(f"not a VRT: {path}: {problem}") from problem
     if root.tag != "VRTDataset":

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tilemap.errors import SceneError, TilemapError
+from tilemap.files import read_file
 from tilemap.nightly.discovery.asking import Asker, told
 from tilemap.nightly.discovery.items import LARGEST, Json, is_item, local_path, parse_json
 from tilemap.nightly.discovery.notes import Notes
@@ -135,7 +136,7 @@ def _read(place: str, asker: Asker) -> bytes:
     try:
         if Path(place).stat().st_size > LARGEST:
             raise SceneError(f"{place} must be at most 16 MiB")
-        return Path(place).read_bytes()
+        return read_file(place)
     except OSError as problem:
         raise SceneError(f"{place} cannot be read: {problem.strerror}") from problem
 

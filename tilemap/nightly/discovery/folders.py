@@ -7,6 +7,7 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tilemap.files import read_file
 from tilemap.nightly.discovery.candidates import Candidate, Match, Matches, candidates, grouped
 from tilemap.nightly.discovery.items import (
     LARGEST,
@@ -153,7 +154,7 @@ def read_item(path: str, notes: Notes) -> Json | None:
     try:
         if Path(path).stat().st_size > LARGEST:
             return None
-        content = Path(path).read_bytes()
+        content = read_file(path)
     except FileNotFoundError:
         return None
     except OSError as error:
