@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tilemap.errors import BusyError
+from tilemap.errors import BusyError, StoreError
 from tilemap.nightly.ledger import LEDGER_FILE, Ledger
 from tilemap.nightly.lock import (
     Holder,
@@ -222,6 +222,48 @@ def test_a_holder_that_still_beats_is_alive_wherever_clocks_stand(
             take(ledger, NOW + timedelta(seconds=seconds))
 
 
+@pytest.mark.parametrize(
+    "garbage",
+    ["", "x", "[", "[]", "null", "{}", '{"host": 1}', "[" * 100_000, "9" * 5000, "2020-13-45",
+     "2020-01-01", 4 * 10**18, -1, 1.5, b"\xff"],
+    ids=repr,
+)  # fmt: skip
+@pytest.mark.parametrize("column", ["token", "holder", "since", "lease_s", "beat", "heard"])
+def test_a_damaged_row_is_no_dead_end(
+    column: str, garbage: object, ledger: Ledger, watched: list[LockState]
+) -> None:
+    """A holder that cannot be read, or heard, is watched; if nothing moves it is taken over."""
+    plant(ledger, ELSEWHERE, NOW - timedelta(days=1))
+    ledger.database.write(f"UPDATE lock SET {column} = ?", garbage)
+    take(ledger)
+    assert [state.holder is not None for state in watched] == [True]
+    with acquire(ledger) as lock:
+        assert read_lock(ledger.database).holder == lock.holder
+        lock.verify()
+
+
+def test_a_holder_that_cannot_be_read_but_beats_is_alive(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody knows who it is, and nobody takes the lock from it."""
+
+    def beat(_: object, state: LockState) -> None:
+        ledger.database.write("UPDATE lock SET beat = beat + 1")
+
+    monkeypatch.setattr("tilemap.nightly.lock._watch", beat)
+    plant(ledger, ELSEWHERE, NOW - timedelta(days=1))
+    ledger.database.write("UPDATE lock SET holder = '{'")
+    with pytest.raises(BusyError, match="its row is damaged"):
+        take(ledger)
+
+
+def test_a_ledger_without_a_lock_is_damaged(ledger: Ledger) -> None:
+    """Its row is gone."""
+    ledger.database.write("DELETE FROM lock")
+    with pytest.raises(StoreError, match=r"damaged.*rebuild"):
+        take(ledger)
+
+
 def test_a_holder_that_leaves_while_it_is_watched(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -318,7 +360,7 @@ _RACER = """
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from tilemap.errors import BusyError
+from tilemap.errors import BusyError, StoreError
 from tilemap.nightly.ledger import Ledger
 from tilemap.nightly.lock import acquire
 with Ledger.open(Path(sys.argv[1])) as ledger:

@@ -136,6 +136,68 @@ def test_what_cannot_be_taken_is_told(root: Root) -> None:
         assert [one.area for one in ledger.quarantines()] == ["ucayali"]
 
 
+GARBAGE = (
+    "", "[1]", '{"a": 1}', "[" * 100_000, "9" * 5000, "2020-01-01T00:00:00", 4 * 10**18, 1.5,
+    b"\xff",
+)  # fmt: skip
+"""Values of other kinds and out of every range, and what is no text."""
+
+
+@pytest.mark.parametrize("table", ["scene", "pass", "attempt", "product", "quarantine", "timing"])
+def test_a_damaged_row_is_found_and_left_out(root: Root, table: str) -> None:
+    """Whatever is in any column: read, or refused with the way out, which is one."""
+    sound = root.ledger_file.read_bytes()
+    with closing(sqlite3.connect(root.ledger_file)) as file:
+        columns = [row[1] for row in file.execute(f"PRAGMA table_info({table})")]
+    for column in columns:
+        if column in ("seq", "pass", "attempt"):  # keys, which SQLite itself checks
+            continue
+        for garbage in GARBAGE:
+            root.ledger_file.write_bytes(sound)
+            if not _put(root, table, column, garbage):
+                continue
+            problem = _problem(root)
+            if problem is not None:
+                assert "ledger rebuild" in problem, (column, garbage)
+                assert len(problem) < 500, (column, garbage)
+                rebuild(root.path, LATER)
+                (root.path / f"{LEDGER_FILE}.before-1").unlink()
+                assert _problem(root) is None, (column, garbage)
+
+
+def _put(root: Root, table: str, column: str, garbage: object) -> bool:
+    """Damage the first row of a table; False if SQLite does not take it."""
+    value = "CAST(? AS TEXT)" if isinstance(garbage, bytes) else "?"
+    key = "attempt" if table == "timing" else "rowid"
+    first = f"{key} = (SELECT min({key}) FROM {table})"
+    with closing(sqlite3.connect(root.ledger_file)) as file, file:
+        try:
+            file.execute(f"UPDATE {table} SET {column} = {value} WHERE {first}", (garbage,))
+        except sqlite3.IntegrityError:
+            return False
+    return True
+
+
+def _problem(root: Root) -> str | None:
+    """Why the ledger cannot be read, if it cannot."""
+    try:
+        root.known()
+    except StoreError as error:
+        return str(error)
+    return None
+
+
+def test_a_ledger_without_its_lock_is_made_again(root: Root) -> None:
+    """It is damaged like any other."""
+    with closing(sqlite3.connect(root.ledger_file)) as file, file:
+        file.execute("DELETE FROM lock")
+    before = {one.folder for one in root.known()["products"] if one.listed}
+    rebuild(root.path, LATER)
+    assert {one.folder for one in root.known()["products"] if one.listed} == before
+    with Ledger.open(root.ledger_file) as ledger, acquire(ledger):
+        pass
+
+
 def test_without_a_collection_the_newest_is_listed(root: Root) -> None:
     """Better one too many in the catalog than one that retention may remove."""
     (root.products / "pucallpa" / "collection.json").write_text("{")

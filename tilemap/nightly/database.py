@@ -74,6 +74,7 @@ class Database:
         self.fence: Callable[[], None] | None = None
         """Called at the start of each write transaction; raises if it must not be."""
         connection.row_factory = sqlite3.Row
+        connection.text_factory = _text
         self._connection = connection
         self._inode = inode
         self._mutex = threading.RLock()
@@ -194,6 +195,14 @@ class Database:
             else:
                 self._connection.execute("ROLLBACK TO inner")
                 self._connection.execute("RELEASE inner")
+
+
+def _text(data: bytes) -> str | bytes:
+    """A text; one that is no UTF-8 stays what it is, for whoever reads its row to find."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data
 
 
 def inode_of(path: Path) -> tuple[int, int] | None:

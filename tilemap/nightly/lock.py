@@ -24,19 +24,22 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from tilemap.errors import BusyError, StoreError
-from tilemap.nightly.database import Database, connect
-from tilemap.nightly.rows import to_moment, to_text
+from tilemap.files import decode_json
+from tilemap.nightly.database import REBUILD, DamagedLedgerError, Database, connect
+from tilemap.nightly.rows import expect, to_moment, to_text
 
 if TYPE_CHECKING:
     from tilemap.nightly.ledger import Ledger
 
 LEASE_S = 300.0
+_TOKENS, _LEASES = 2**62, 1e10
+"""Above all that there can be."""
 LONGEST_PERIOD_S = 30.0
 WATCHED_BEATS = 3
 """Periods without a beat after which a holder that cannot be judged otherwise is dead."""
@@ -94,6 +97,9 @@ class Holder:
             who=f"{_user()}: {command[:200]}",
             space=_space(),
         )
+
+
+_NOBODY_KNOWN = Holder(host="?", pid=0, started=0, boot="", who="its row is damaged")
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,20 +162,47 @@ class Lock:
 
 
 def read_lock(database: Database) -> LockState:
-    """The lock's row as it is now."""
-    return lock_of(database.read("SELECT * FROM lock")[0])
+    """The lock's row as it is now.
+
+    Raises:
+        DamagedLedgerError: if there is none.
+    """
+    row = database.row("SELECT * FROM lock")
+    if row is None:
+        raise DamagedLedgerError(f"{database.path} is damaged, it has no lock; {REBUILD}")
+    return lock_of(row)
 
 
 def lock_of(row: sqlite3.Row) -> LockState:
-    """A row of ``lock``."""
+    """A row of ``lock``.
+
+    What is damaged in it is not known. A holder that is not known lives as long as it beats.
+    """
+    token, lease_s = row["token"], row["lease_s"]
     return LockState(
-        token=row["token"],
-        holder=None if row["holder"] is None else Holder(**json.loads(row["holder"])),
-        since=to_moment(row["since"]),
-        lease_s=row["lease_s"],
+        token=token if isinstance(token, int) and 0 <= token < _TOKENS else 0,
+        holder=_readable(_holder, row["holder"], _NOBODY_KNOWN),
+        since=_readable(to_moment, row["since"], None),
+        lease_s=lease_s if isinstance(lease_s, float) and 0 <= lease_s < _LEASES else LEASE_S,
         beat=row["beat"],
-        heard=to_moment(row["heard"]),
+        heard=_readable(to_moment, row["heard"], None),
     )
+
+
+def _holder(text: str | None) -> Holder | None:
+    if text is None:
+        return None
+    value = decode_json(text)
+    kinds = {f.name: int if f.name in ("pid", "started") else str for f in fields(Holder)}
+    expect({"space": "", **value}, kinds)
+    return Holder(**value)
+
+
+def _readable(read: Callable[[Any], Any], value: object, otherwise: object) -> Any:
+    try:
+        return read(value)
+    except (LookupError, TypeError, ValueError, OverflowError):
+        return otherwise
 
 
 # --- is a holder alive? ------------------------------------------------------------------------
@@ -314,9 +347,9 @@ def _take(database: Database, lease_s: float, me: Holder, clock: Callable[[], da
             if verdict == "dead":
                 now = to_text(clock())
                 connection.execute(
-                    "UPDATE lock SET token = token + 1, holder = ?, since = ?, lease_s = ?,"
+                    "UPDATE lock SET token = ?, holder = ?, since = ?, lease_s = ?,"
                     " beat = beat + 1, heard = ?",
-                    (json.dumps(asdict(me)), now, lease_s, now),
+                    (state.token + 1, json.dumps(asdict(me)), now, lease_s, now),
                 )
                 return Lock(state.token + 1, me, database)
         if verdict == "alive" or watched is not None:

@@ -20,8 +20,10 @@ from tilemap.nightly.database import DamagedLedgerError, Database, connect, side
 from tilemap.nightly.facts import Product
 from tilemap.nightly.inspection import check, strays
 from tilemap.nightly.ledger import LEDGER_FILE, Ledger
-from tilemap.nightly.lock import LEASE_S, Holder, LockState, acquire, judge, lock_of
+from tilemap.nightly.lock import LEASE_S, Holder, LockState, acquire, judge, lock_of, read_lock
 from tilemap.nightly.rows import (
+    AttemptRow,
+    attempt_of,
     pass_of,
     product_of,
     product_values,
@@ -135,9 +137,15 @@ def _open_old(path: Path) -> Ledger | None:
     if not path.exists():
         return None
     try:
-        return Ledger(Database.open(path, create=False))
+        old = Ledger(Database.open(path, create=False))
     except DamagedLedgerError:
         return None
+    try:
+        read_lock(old.database)
+    except DamagedLedgerError:
+        old.close()
+        return None
+    return old
 
 
 def _refuse_alive(path: Path) -> int:
@@ -145,7 +153,8 @@ def _refuse_alive(path: Path) -> int:
     state: LockState | None = None
     with suppress(sqlite3.DatabaseError), closing(connect(path, "ro")) as connection:
         connection.row_factory = sqlite3.Row
-        state = lock_of(connection.execute("SELECT * FROM lock").fetchone())
+        row = connection.execute("SELECT * FROM lock").fetchone()
+        state = None if row is None else lock_of(row)
     if state is None:
         return 0
     if state.holder is not None and judge(state, Holder.here(), datetime.now(UTC)) == "alive":
@@ -245,10 +254,20 @@ def _history(old: Ledger) -> dict[str, list[sqlite3.Row]]:
     rows["pass"] = [row for row in rows["pass"] if _is_sound(pass_of, row)]
     rows["scene"] = [row for row in rows["scene"] if _is_sound(scene_of, row)]
     passes = {row["seq"] for row in rows["pass"]}
-    rows["attempt"] = [row for row in rows["attempt"] if row["pass"] in passes]
+    rows["attempt"] = [
+        row for row in rows["attempt"] if row["pass"] in passes and _is_sound(_attempt, row)
+    ]
     attempts = {row["seq"] for row in rows["attempt"]}
-    rows["timing"] = [row for row in rows["timing"] if row["attempt"] in attempts]
+    rows["timing"] = [
+        row
+        for row in rows["timing"]
+        if row["attempt"] in attempts and isinstance(row["seconds"], float)
+    ]
     return rows
+
+
+def _attempt(row: sqlite3.Row) -> AttemptRow:
+    return attempt_of({**dict(row), "pass_id": ""}, {})
 
 
 def _is_sound(read: Callable[[sqlite3.Row], Any], row: sqlite3.Row) -> bool:
@@ -263,7 +282,8 @@ def _products_before(old: Ledger | None) -> dict[str, dict[str, Any]]:
     """What the old ledger has of each folder and the disk has not."""
     if old is None:
         return {}
-    rows = [dict(row) for row in old.database.read("SELECT * FROM product ORDER BY rowid")]
+    every = old.database.read("SELECT * FROM product ORDER BY rowid")
+    rows = [dict(row) for row in every if _is_sound(product_of, row)]
     own = ("unlisted", "forgotten", "mirrored", "removed")
     return {row["folder"]: row if row["removed"] else {n: row[n] for n in own} for row in rows}
 

@@ -11,6 +11,7 @@ from datetime import UTC, date, datetime
 from typing import Any, get_args
 
 from tilemap.errors import StoreError
+from tilemap.files import decode_json
 from tilemap.nightly.database import REBUILD, DamagedLedgerError
 from tilemap.nightly.facts import Found, Kind, Product, Quarantine
 
@@ -120,12 +121,19 @@ def _plain(value: object) -> object:
 
 
 def to_moment(text: str | None) -> datetime | None:
-    """A stored time."""
-    return None if text is None else datetime.fromisoformat(text)
+    """A stored time.
+
+    Raises:
+        ValueError, TypeError: if it is none.
+    """
+    return None if text is None else _moment(text)
 
 
 def _moment(text: str) -> datetime:
-    return datetime.fromisoformat(text)
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError(f"a time must have an offset, got {text}")
+    return moment
 
 
 def _day(text: str | None) -> date | None:
@@ -137,21 +145,40 @@ def _row_of(table: str) -> Iterator[None]:
     """SQLite checks pages, not what stands in a row: one that cannot be read is damaged."""
     try:
         yield
-    except (KeyError, TypeError, ValueError, StoreError) as error:
+    except (LookupError, TypeError, ValueError, OverflowError, StoreError) as error:
         raise DamagedLedgerError(
-            f"a row of the ledger's table {table} cannot be read: {error}; {REBUILD}"
+            f"a row of the ledger's table {table} cannot be read: {error!s:.200}; {REBUILD}"
         ) from None
+
+
+Types = Mapping[str, type | tuple[type, ...]]
+_NUMBER = (int, float)
+_TEXT, _INTEGER = (str, type(None)), (int, type(None))  # or nothing
+_SCENE_TYPES: Types = {
+    **dict.fromkeys(("area", "id", "state", "reason"), str),
+    **{"sources": list, "fingerprint": list, "newest": (*_NUMBER, type(None))},
+}
+_PASS_TYPES: Types = {
+    **{"id": str, "token": int, "holder": dict, "summary": dict},
+    **{"status": str, "exit_code": _INTEGER},
+}
+_ATTEMPT_TYPES: Types = {
+    **dict.fromkeys(("pass_id", "area", "kind", "id", "digest", "status"), str),
+    **{"error": _TEXT, "exit_code": _INTEGER, "seconds": _NUMBER, "pixels": int},
+}
 
 
 @_row_of("scene")
 def scene_of(row: sqlite3.Row) -> SceneRow:
     """A row of ``scene``."""
+    structured = {name: decode_json(row[name]) for name in ("sources", "fingerprint")}
+    expect({**dict(row), **structured}, _SCENE_TYPES)
     found = Found(
         area=row["area"],
         id=row["id"],
         day=_day(row["day"]),
-        sources=tuple(json.loads(row["sources"])),
-        fingerprint=tuple(json.loads(row["fingerprint"])),
+        sources=tuple(structured["sources"]),
+        fingerprint=tuple(structured["fingerprint"]),
         newest=row["newest"],
         state=row["state"],
         reason=row["reason"],
@@ -181,21 +208,25 @@ def scene_values(found: Found) -> dict[str, Any]:
 @_row_of("pass")
 def pass_of(row: sqlite3.Row) -> PassRow:
     """A row of ``pass``."""
+    structured = {name: decode_json(row[name]) for name in ("holder", "summary")}
+    expect({**dict(row), **structured}, _PASS_TYPES)
     return PassRow(
         id=row["id"],
         token=row["token"],
-        holder=json.loads(row["holder"]),
+        holder=structured["holder"],
         began=_moment(row["began"]),
         ended=to_moment(row["ended"]),
         status=row["status"],
         exit_code=row["exit_code"],
-        summary=json.loads(row["summary"]),
+        summary=structured["summary"],
     )
 
 
 @_row_of("attempt")
-def attempt_of(row: sqlite3.Row, steps: Mapping[str, float]) -> AttemptRow:
+def attempt_of(row: sqlite3.Row | Mapping[str, Any], steps: Mapping[str, float]) -> AttemptRow:
     """A row of ``attempt`` joined with the id of its pass."""
+    expect(row, _ATTEMPT_TYPES)
+    expect(steps, dict.fromkeys(steps, float))
     return AttemptRow(
         number=row["seq"],
         pass_id=row["pass_id"],
@@ -226,7 +257,7 @@ def product_to_json(product: Product) -> dict[str, Any]:
     del value["listed"], value["unlisted"]
     value["day"] = None if product.day is None else product.day.isoformat()
     value["published"] = to_text(product.published)
-    value.update({name: json.loads(to_json(value[name])) for name in _STRUCTURED})
+    value.update({name: decode_json(to_json(value[name])) for name in _STRUCTURED})
     return value
 
 
@@ -238,7 +269,7 @@ def product_from_json(value: Any) -> Product:
     """
     with _reading("a product"):
         known = {f.name: value[f.name] for f in fields(Product) if f.name not in _LISTING}
-        _expect(known, _PRODUCT_TYPES)
+        expect(known, _PRODUCT_TYPES)
         known["day"] = _day(known["day"])
         known["published"] = _moment(known["published"])
         known["fingerprint"] = tuple(known["fingerprint"])
@@ -248,8 +279,7 @@ def product_from_json(value: Any) -> Product:
 
 
 _LISTING = ("listed", "unlisted")
-_NUMBER = (int, float)
-_PRODUCT_TYPES: dict[str, type | tuple[type, ...]] = {
+_PRODUCT_TYPES: Types = {
     **dict.fromkeys(("area", "kind", "id", "version", "digest", "result", "status"), str),
     **dict.fromkeys(("folder", "run", "published"), str),
     **{"day": (str, type(None)), "item": dict, "sources": dict, "fingerprint": list},
@@ -266,9 +296,9 @@ def product_values(product: Product) -> dict[str, Any]:
 @_row_of("product")
 def product_of(row: sqlite3.Row) -> Product:
     """A row of ``product``; of a forgotten one no work has the digest."""
-    value = {name: json.loads(row[name]) for name in _STRUCTURED}
+    value = {name: decode_json(row[name]) for name in _STRUCTURED}
     known = {name: row[name] for name in _PRODUCT_TYPES if name not in _STRUCTURED} | value
-    _expect(known, _PRODUCT_TYPES)
+    expect(known, _PRODUCT_TYPES)
     return Product(
         area=row["area"],
         kind=row["kind"],
@@ -309,7 +339,7 @@ def quarantine_from_json(value: Any) -> Quarantine:
     """
     with _reading("a quarantine"):
         known = {f.name: value[f.name] for f in fields(Quarantine)}
-        _expect(known, dict.fromkeys(known, str) | {"exit_code": int, "attempts": int})
+        expect(known, dict.fromkeys(known, str) | {"exit_code": int, "attempts": int})
         if known["kind"] not in get_args(Kind):
             raise ValueError(f"kind cannot be {known['kind']}")
         return Quarantine(**{**known, "since": _moment(known["since"])})
@@ -332,7 +362,12 @@ def _reading(what: str) -> Iterator[None]:
         raise StoreError(f"{what} cannot be read: {error}") from None
 
 
-def _expect(value: Mapping[str, Any], types: Mapping[str, type | tuple[type, ...]]) -> None:
+def expect(value: Mapping[str, Any] | sqlite3.Row, types: Types) -> None:
+    """Check what kinds of values there are.
+
+    Raises:
+        ValueError: naming the first that is of another kind.
+    """
     for name, kind in types.items():
         if not isinstance(value[name], kind) or isinstance(value[name], bool):
             raise ValueError(f"{name} cannot be {value[name]!r}")
