@@ -20,6 +20,7 @@ from tilemap.cluster.flight import Flight, Task
 from tilemap.errors import DiskFullError, SceneError, StoreError
 from tilemap.geometry import TileGrid, Window
 from tilemap.models.card import ModelCard
+from tilemap.models.trained_on import TAG
 from tilemap.stages.export import ExportReceipt, ReadCore, export_raster
 from tilemap.stores.cog import RasterProfile, partial_path, publish
 from tilemap.stores.maps import Layer, MapStore, Seam
@@ -79,7 +80,10 @@ class Products:
 
 
 def class_profile(geobox: GeoBox, card: ModelCard, seam: Seam, halo: int) -> RasterProfile:
-    """What the class map looks like; how far its tiles disagreed stands in its tags."""
+    """What the class map looks like.
+
+    Its tags say how far its tiles disagreed, and on which ground the model was trained.
+    """
     tags = {
         "TILEMAP_MODEL": card.name,
         "TILEMAP_MODEL_SHA256": card.sha256,
@@ -87,6 +91,8 @@ def class_profile(geobox: GeoBox, card: ModelCard, seam: Seam, halo: int) -> Ras
         "TILEMAP_SEAM_PIXELS": str(seam.pixels),
         "TILEMAP_SEAM_DIFFER": str(seam.differ),
     }
+    if (ground := card.ground()) is not None:
+        tags[TAG] = ground.model_dump_json()
     return RasterProfile(
         geobox,
         palette={c.value: c.rgb for c in card.classes},

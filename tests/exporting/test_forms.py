@@ -18,12 +18,17 @@ from tilemap.models import registry
 from tilemap.models.card import BandStatistics, ClassInfo, ModelCard
 from tilemap.models.networks import seeded
 from tilemap.models.registry import ModelRef, file_sha256, resolve, save_card
+from tilemap.models.trained_on import TrainedScene
 from tilemap.scene import SceneRequest
 from tilemap.testing import write_geotiff
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 BANDS = ("blue", "green", "red")
+GROUND = TrainedScene(
+    crs="EPSG:32618", transform=(10, 0, 4e5, 0, -10, 4.1e6), shape=(40, 60), block=32,
+    blocks="tvx-",
+)  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -62,6 +67,7 @@ def make_model(folder: Path, first: float = 0) -> ModelRef:
             "temperature": 1.25,
             "metrics": {"miou": 0.7},
             "statistics": (spread,) * 3,
+            "trained_on": (GROUND,),
             "weights": "model.safetensors",
             "sha256": file_sha256(folder / "model.safetensors"),
         }
@@ -93,6 +99,17 @@ def request_(tmp_path_factory: pytest.TempPathFactory) -> SceneRequest:
 def untouched(tmp_path: Path) -> bool:
     """Nothing but the original is there."""
     return sorted(p.name for p in tmp_path.iterdir()) == ["original"]
+
+
+def test_every_form_keeps_the_ground_of_its_training(
+    ref: ModelRef, request_: SceneRequest, tmp_path: Path
+) -> None:
+    """Exported, quantised or pruned: the weights have seen the same blocks."""
+    exported = export_model(ref, request_, tmp_path / "onnx", regions=1)
+    quantised = quantise_model(ref, request_, tmp_path / "int8", allow=0.2, regions=1)
+    pruned, _ = prune_model(ref, 0.5, tmp_path / "pruned")
+    for made in (exported.ref, quantised.ref, pruned):
+        assert resolve(made.path.parent).card.trained_on == (GROUND,)
 
 
 def test_an_export_runs_in_every_engine(

@@ -6,14 +6,18 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from pyproj import CRS
 
 from tilemap.errors import ModelError
 from tilemap.models.card import BandStatistics, ClassInfo, ModelCard
 from tilemap.models.mlm import card_from_item, card_to_item, read_card, write_json
 from tilemap.models.registry import SHIPPED, list_models
+from tilemap.models.trained_on import Part, TrainedArea, TrainedScene, encode_blocks
 
 numbers = st.floats(-1e6, 1e6, allow_nan=False)
 words = st.text(max_size=20)
@@ -26,6 +30,26 @@ statistics = st.builds(
     std=st.floats(0, 1e6),
     quantiles=st.lists(numbers, min_size=7, max_size=7).map(sorted).map(tuple),
 )
+
+
+@st.composite
+def grounds(draw: st.DrawFn) -> TrainedScene:
+    """Any scene of a training."""
+    parts = draw(arrays(np.uint8, (3, 4), elements=st.sampled_from([int(p) for p in Part])))
+    fields: dict[str, Any] = {
+        "crs": draw(st.sampled_from(["EPSG:32631", CRS(3035).to_wkt(), None])),
+        "transform": (draw(st.floats(0.1, 100)), 0, draw(numbers), 0, -10, draw(numbers)),
+        "shape": (70, 127),
+        "block": 32,
+        "labels": draw(st.none() | st.from_regex(r"\A[0-9a-f]{64}\Z")),
+    }
+    if draw(st.booleans()):
+        wkt = f"POLYGON ((0 0, {draw(st.floats(1, 9))!r} 0, 1 1, 0 0))"
+        areas = (TrainedArea(part="validation", wkt=wkt),)
+        return TrainedScene(**fields, areas=areas)
+    found = TrainedScene(**fields, blocks=encode_blocks(parts))
+    assert np.array_equal(found.parts(), parts)
+    return found
 
 
 @st.composite
@@ -62,12 +86,18 @@ def cards(draw: st.DrawFn) -> ModelCard:
         temperature=draw(positive),
         metrics=draw(st.dictionaries(words, numbers | st.integers() | words)),
         training_data=tuple(draw(st.lists(words, max_size=3))),
+        trained_on=tuple(draw(st.lists(grounds(), max_size=2))),
         statistics=draw(st.none() | st.tuples(*[statistics] * count)),
         gsd_m=draw(st.none() | st.lists(positive, min_size=2, max_size=2).map(sorted).map(tuple)),
         derived_from=draw(st.none() | words),
         weights=draw(st.sampled_from(["model.onnx", "model.safetensors"])),
         sha256=draw(st.from_regex(r"\A[0-9a-f]{64}\Z")),
     )
+
+
+GROUND = {
+    "crs": None, "transform": [1, 0, 0, 0, 1, 0], "shape": [70, 127], "block": 32, "blocks": "12t",
+}  # fmt: skip
 
 
 @given(cards())
@@ -126,6 +156,10 @@ def change(where: str, value: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("where", "value", "message"),
     [
+        ("properties/tilemap:trained_on", [GROUND | {"blocks": "3t"}], "blocks must be 3 x 4"),
+        ("properties/tilemap:trained_on", [GROUND | {"blocks": "12q"}], "got no such text"),
+        ("properties/tilemap:trained_on", [GROUND | {"crs": "EPSG:1"}], "an EPSG code or WKT"),
+        ("properties/tilemap:trained_on", [GROUND | {"transform": [0] * 6}], "have an inverse"),
         ("properties", None, "must be a STAC item with mlm properties: 'properties' is missing"),
         ("properties/mlm:input", None, "'mlm:input' is missing"),
         ("properties/mlm:input", [], "not enough values"),

@@ -35,6 +35,7 @@ def record(classes: int, calibrated: bool) -> dict[str, Any]:
             "confusion": np.eye(classes, dtype=int).tolist(),
             "regions": [{"name": NASTY, "pixels": 0, **dict.fromkeys(overall, None)}],
         },
+        "warnings": [NASTY],
         "notes": [NASTY, NASTY],
         "inputs": {"map": file, "reference": file},
         "settings": {"column": NASTY, "layer": None}, "versions": {"python": "3"},

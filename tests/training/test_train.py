@@ -115,6 +115,35 @@ def test_the_card_tells_what_it_was_trained_on(folder: Path, trained: TrainResul
     assert card.metrics["test_pixels"] == data.counts[Part.TEST].sum()
 
 
+def test_an_evaluation_knows_the_blocks_of_the_training(
+    folder: Path, trained: TrainResult, tmp_path: Path
+) -> None:
+    """The share is that of the labelled pixels of each part; left out, the test part alone counts.
+
+    A map has no edges where a block has, so its figures are those of the test but for few pixels.
+    """
+    (ground,) = trained.card.trained_on
+    assert (ground.crs, ground.shape, ground.block) == ("EPSG:32618", (160, 224), 32)
+    assert ground.transform == (10, 0, 400_000, 0, -10, 4_100_000)
+    tilemap.segment(
+        folder / "scene.tif", model=trained.model, out=tmp_path / "map", core=256, halo=64,
+        workers=1,
+    )  # fmt: skip
+    labels, metrics = folder / "labels.tif", trained.card.metrics
+    told = tilemap.evaluate(tmp_path / "map", reference=labels)
+    parts = told.figures["training_blocks"]
+    assert parts["train"]["pixels"] == metrics["train_pixels"]
+    assert parts["validation"]["pixels"] == metrics["validation_pixels"]
+    assert "are in the model's training blocks" in told.record["warnings"][0]
+    rest = tilemap.evaluate(tmp_path / "map", reference=labels, leave_out="train,validation")
+    assert rest.figures["pixels"] == metrics["test_pixels"]
+    with rasterio.open(tmp_path / "map" / "landcover.tif") as one, rasterio.open(labels) as two:
+        found, truth = one.read(1), two.read(1)
+    test = (ground.parts() == Part.TEST).repeat(32, axis=0).repeat(32, axis=1) & (truth > 0)
+    assert rest.figures["overall_accuracy"] == (found == truth)[test].mean()
+    assert rest.figures["overall_accuracy"] == pytest.approx(metrics["test_oa"], abs=2e-3)
+
+
 def test_the_figures_are_those_of_the_model_in_the_folder(
     folder: Path, trained: TrainResult
 ) -> None:
@@ -310,6 +339,8 @@ def test_a_pruned_model_is_trained_on(trained: TrainResult, tmp_path: Path) -> N
     assert card.architecture == pruned.card.architecture
     assert card.architecture["pruned"] is True
     assert card.derived_from == pruned.digest
+    assert card.trained_on == pruned.card.trained_on == trained.card.trained_on
+    assert len(card.trained_on) == 1  # the same scene and blocks once
     assert any(f"sha256 {pruned.digest}" in line for line in card.training_data)
     before = load_file(pruned.path)
     after = load_file(tmp_path / "out" / "model" / "model.safetensors")
@@ -352,6 +383,11 @@ def test_going_on_begins_as_the_model_it_goes_on_with(trained: TrainResult, tmp_
         scene.write(scene.read() + 700)
     result = train(config, tmp_path / "out")
     assert (result.card.mean, result.card.std) == (trained.card.mean, trained.card.std)
+    before, own = result.card.trained_on[0], result.card.trained_on[-1]
+    assert before == trained.card.trained_on[0]
+    assert own.labels == file_sha256(tmp_path / "labels.tif")
+    files = [line for line in trained.card.training_data if " sha256 " in line]
+    assert set(files) <= set(result.card.training_data)
     assert result.card.statistics is not None
     assert result.card.statistics[0].mean > trained.card.mean[0] + 600
     data = prepare_data(load_config(config), tmp_path / "out")

@@ -87,6 +87,13 @@ def evaluate(
             rich_help_panel=_REFERENCE,
         ),
     ] = None,
+    leave_out: Annotated[
+        str | None,
+        typer.Option(
+            help="Blocks of the model's training that do not count: train,validation.",
+            rich_help_panel=_REFERENCE,
+        ),
+    ] = None,
     confidence: Annotated[
         str | None,
         typer.Option(
@@ -134,6 +141,7 @@ def evaluate(
         classes=classes,
         ignore=ignore,
         reference_nodata=reference_nodata,
+        leave_out=leave_out,
         confidence=confidence,
         regions=regions,
         region_column=region_column,
@@ -201,6 +209,7 @@ def summary(record: dict[str, Any]) -> list[str]:
         f"mean IoU {_share(row['miou'])}, {row['pixels']:,} pixels"
         for row in figures["regions"]
     ]
+    lines += [f"warning: {with_flags(text)}" for text in record["warnings"]]
     return lines + [f"note: {with_flags(text)}" for text in record["notes"]]
 
 

@@ -19,6 +19,7 @@ from tilemap.evaluation.classes import UNKNOWN
 from tilemap.evaluation.metrics import IGNORE
 from tilemap.evaluation.request import EvaluateSettings, Work, prepare
 from tilemap.evaluation.tally import Tally, count_tile
+from tilemap.evaluation.trained_blocks import SEEN
 from tilemap.geometry import Tile, Window
 from tilemap.stores.fingerprint import Inputs
 from tilemap.stores.mosaic import Handles
@@ -75,6 +76,7 @@ class Counter:
         with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_MB, **GDAL_SETTINGS):
             reference = self.work.reference.read(self.handles(), window)
             labels = self.labels(window)
+            self._leave_out(reference, window)
         seen = (reference != IGNORE) & (labels != IGNORE)
         return (reference != labels)[None].astype(np.uint8), seen
 
@@ -92,14 +94,33 @@ class Counter:
             if work.confidence is not None:
                 pixels, valid = self.handles().of(work.confidence).read((0,), core)
                 confidence = np.where(valid, pixels[0], IGNORE).astype(np.uint8)
-            return count_tile(
-                (reference, self.labels(window)),
+            labels = self.labels(window)
+            both = (reference[inside] != IGNORE) & (labels[inside] != IGNORE)
+            parts = self._leave_out(reference, window)
+            tally = count_tile(
+                (reference, labels),
                 inside,
                 len(work.classes),
                 work.tolerance,
                 confidence,
                 None if work.regions is None else work.regions.burn(core),
             )
+            if parts is not None:
+                tally.seen += [np.count_nonzero(both & (parts[inside] == p)) for p in SEEN.values()]
+            return tally
+
+    def _leave_out(self, reference: ByteArray, window: Window) -> ByteArray | None:
+        """Ignore the reference on the parts that are left out.
+
+        Returns:
+            ``Part`` of each pixel, uint8 (y, x); None if nobody knows.
+        """
+        if self.work.blocks is None:
+            return None
+        parts = self.work.blocks.read(window)
+        for part in self.work.settings.leave_out:
+            reference[parts == SEEN[part]] = IGNORE
+        return parts
 
 
 _counters: dict[str, Counter] = {}

@@ -36,6 +36,7 @@ from tilemap.evaluation.request import (
 )
 from tilemap.evaluation.results import Evaluation, check_out, figures_of, notes_of, write_files
 from tilemap.evaluation.tally import Tally
+from tilemap.evaluation.trained_blocks import blocks_record, seen_warning
 from tilemap.geometry import Tile
 from tilemap.record import versions
 from tilemap.report.evaluation_report import error_map
@@ -84,9 +85,13 @@ def evaluate_map(
     start = time.perf_counter()
     counted = count_map(work, cluster, progress)
     seconds = time.perf_counter() - start
-    figures = figures_of(counted.tally, work.classes, work.tolerance, work.region_names)
+    pixels, training = int(counted.tally.matrix.sum()), None
+    if work.blocks is not None:
+        training = blocks_record(counted.tally.seen, pixels, settings.leave_out)
+    figures = figures_of(counted.tally, work.classes, work.tolerance, work.region_names, training)
     record = {
         "figures": figures,
+        "warnings": [*work.warnings, *seen_warning(training, pixels)],
         "notes": notes_of(figures, work.notes),
         "inputs": inputs,
         "settings": settings_record(settings),
@@ -138,6 +143,11 @@ def count_map(work: Work, cluster: ClusterSettings, progress: Progress | None = 
                 total.add(tally)
                 told(done, size)
             peak = max(client.run(peak_memory, on_error="ignore").values(), default=0)
+    if total.matrix.sum() == 0 and total.seen.any():
+        raise SceneMismatchError(
+            "`leave_out` must leave pixels to count, but all that map and reference share are in "
+            f"blocks for {' and '.join(work.settings.leave_out)}"
+        )
     if total.matrix.sum() == 0:
         raise SceneMismatchError(
             "map and reference must share a pixel that both observe, they share none; compare "

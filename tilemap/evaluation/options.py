@@ -23,7 +23,8 @@ class EvaluateOptions(TypedDict, total=False):
     its features), ``layer``, ``background`` (class of what no feature covers), ``area`` (vector:
     only inside does the reference count), ``classes`` (a table, .toml or .csv), ``ignore`` (values
     that do not count: "0,9", or a sequence), ``reference_nodata`` (a number instead of the one
-    that a raster declares; "none" if every number is a class). Of the figures:
+    that a raster declares; "none" if every number is a class), ``leave_out`` (blocks of the
+    model's training that do not count: "train,validation", or a sequence). Of the figures:
     ``confidence`` (percent on the map's grid; default confidence.tif beside the map),
     ``regions`` and ``region_column``, ``tolerance`` (of boundaries, pixels) or ``tolerance_m``.
     Of the work: ``core`` (pixels), ``cluster`` (a file with a ``[cluster]`` table, or its
@@ -39,6 +40,7 @@ class EvaluateOptions(TypedDict, total=False):
     classes: str | Path | None
     ignore: str | Sequence[str | int] | None
     reference_nodata: str | float | None
+    leave_out: str | Sequence[str] | None
     confidence: str | Path | None
     regions: str | Path | None
     region_column: str | None
@@ -75,6 +77,7 @@ def settings_of(
         classes=_text(options.get("classes")),
         ignore=split_values(options.get("ignore")),
         reference_nodata=None if nodata is None else str(nodata),
+        leave_out=split_values(options.get("leave_out")),
         confidence=_text(options.get("confidence")),
         regions=_text(options.get("regions")),
         region_column=options.get("region_column"),

@@ -35,6 +35,7 @@ from tilemap.evaluation.reference import (
     place_raster,
     place_regions,
 )
+from tilemap.evaluation.trained_blocks import TrainedBlocks, check_parts, open_blocks
 from tilemap.geometry import TileGrid, Window
 from tilemap.stores.fingerprint import Inputs, files_of
 from tilemap.stores.grids import apply, pixel_offset
@@ -64,6 +65,8 @@ class EvaluateSettings:
         ignore: reference values or names that do not count.
         reference_nodata: number of a raster reference that means no reference there, instead of
             the one it declares; "none" if every number is a class.
+        leave_out: parts of the model's training whose blocks do not count, ``train`` or
+            ``validation``.
         confidence: percent on the map's grid; default ``confidence.tif`` beside the map.
         regions: vector file; figures are also made for each region.
         region_column: names of the regions.
@@ -85,6 +88,7 @@ class EvaluateSettings:
     classes: str | None = None
     ignore: tuple[str, ...] = ()
     reference_nodata: str | None = None
+    leave_out: tuple[str, ...] = ()
     confidence: str | None = None
     regions: str | None = None
     region_column: str | None = None
@@ -97,6 +101,7 @@ class EvaluateSettings:
             raise UsageError("the tolerance is given in pixels or in metres, not in both")
         if (self.regions is None) != (self.region_column is None):
             raise UsageError("`regions` and `region_column` must be given together")
+        check_parts(self.leave_out)
         if self.core < 1:
             raise UsageError(f"core must be at least 1 pixel, got {self.core}")
         told = [text for text in (self.column, self.polygon_class) if text is not None]
@@ -126,6 +131,8 @@ class Work:
         regions: None if there are none.
         region_names: by number.
         notes: what a reader of the figures should know, a sentence each.
+        warnings: why the figures may be too good, a sentence each.
+        blocks: on which the model was trained; None if it does not say.
         inputs: the files as they were when the evaluation began.
     """
 
@@ -139,6 +146,8 @@ class Work:
     region_names: tuple[str, ...]
     tolerance: Tolerance
     notes: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+    blocks: TrainedBlocks | None = None
     inputs: Inputs = Inputs()
 
     @property
@@ -183,6 +192,8 @@ def prepare(settings: EvaluateSettings) -> Work:
     if settings.regions is not None and settings.region_column is not None:
         areas = features_on(settings.regions, None, geobox)
         region_names, regions = place_regions(areas, settings.region_column, geobox)
+    path = str(plain_path(settings.reference))
+    blocks, warnings = open_blocks(class_map.path, geobox, path, settings.leave_out)
     work = Work(
         settings=settings,
         class_map=class_map,
@@ -194,6 +205,8 @@ def prepare(settings: EvaluateSettings) -> Work:
         region_names=region_names,
         tolerance=tolerance,
         notes=tuple(notes),
+        warnings=warnings,
+        blocks=blocks,
     )
     files = (file for path in work.files().values() for file in files_of(path))
     return replace(work, inputs=Inputs.of(files))

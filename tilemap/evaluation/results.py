@@ -19,6 +19,7 @@ from tilemap.evaluation.calibration import Calibration, calibration
 from tilemap.evaluation.classes import MapClass
 from tilemap.evaluation.metrics import Scores, scores
 from tilemap.evaluation.tally import Tally
+from tilemap.evaluation.trained_blocks import left_note
 from tilemap.files import system_error
 from tilemap.report.evaluation_report import write_evaluation_report
 from tilemap.stores.sidecars import write_text
@@ -59,6 +60,7 @@ def figures_of(
     classes: Sequence[MapClass],
     tolerance: Tolerance,
     region_names: Sequence[str] = (),
+    training: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """All figures of a tally as plain JSON; what cannot be told is None.
 
@@ -67,11 +69,13 @@ def figures_of(
         classes: of the map.
         tolerance: of the boundaries.
         region_names: by number.
+        training: from ``blocks_record``; None if the model does not say where it was trained.
     """
     all_scores, borders = scores(tally.matrix), boundary_scores(tally.boundary)
     return {
         **_overall(all_scores),
         "reference_pixels": tally.reference,
+        "training_blocks": training,
         "boundary": {
             "mean_f1": borders.mean_f1,
             "tolerance": tolerance.distance,
@@ -133,7 +137,8 @@ def _region(name: str, matrix: npt.NDArray[np.int64] | None) -> dict[str, Any]:
 
 def notes_of(figures: dict[str, Any], before: Sequence[str]) -> list[str]:
     """What a reader should know, the most important first."""
-    notes = [SAMPLE_NOTE.format(pixels=f"{figures['pixels']:,}"), *before]
+    notes = [SAMPLE_NOTE.format(pixels=f"{figures['pixels']:,}")]
+    notes += [*left_note(figures["training_blocks"]), *before]
     lost = figures["reference_pixels"] - figures["pixels"]
     if lost:
         notes.append(f"{lost:,} pixels of the reference have no class in the map: left out.")

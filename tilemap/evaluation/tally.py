@@ -25,6 +25,8 @@ class Tally:
         confidence: int64 (101, 2), see ``calibration.confidence_counts``.
         reference: pixels of the reference, whether the map observed them or not.
         regions: ``matrix`` of each region that has pixels, by its number.
+        seen: pixels that both know on blocks for training and for validation, int64 (2,), those
+            that are left out included.
     """
 
     matrix: IntArray
@@ -32,6 +34,7 @@ class Tally:
     confidence: IntArray
     reference: int = 0
     regions: dict[int, IntArray] = field(default_factory=dict)
+    seen: IntArray = field(default_factory=lambda: np.zeros(2, dtype=np.int64))
 
     @classmethod
     def empty(cls, classes: int) -> Tally:
@@ -44,6 +47,7 @@ class Tally:
         self.boundary += other.boundary
         self.confidence += other.confidence
         self.reference += other.reference
+        self.seen += other.seen
         for number, matrix in other.regions.items():
             before = self.regions.get(number)
             self.regions[number] = matrix.copy() if before is None else before + matrix
@@ -51,7 +55,7 @@ class Tally:
     def to_bytes(self) -> bytes:
         """All counts, seven bits to a byte: small numbers are short."""
         out = bytearray()
-        for array in (self.matrix, self.boundary, self.confidence):
+        for array in (self.matrix, self.boundary, self.confidence, self.seen):
             _append(out, array.ravel().tolist())
         _append(out, [self.reference, len(self.regions)])
         for number, matrix in sorted(self.regions.items()):
@@ -65,7 +69,7 @@ class Tally:
         """The inverse of ``to_bytes``."""
         numbers = _numbers(content)
         tally = cls.empty(classes)
-        for array in (tally.matrix, tally.boundary, tally.confidence):
+        for array in (tally.matrix, tally.boundary, tally.confidence, tally.seen):
             array[...] = np.reshape([next(numbers) for _ in range(array.size)], array.shape)
         tally.reference = next(numbers)
         for _ in range(next(numbers)):

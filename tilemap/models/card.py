@@ -8,9 +8,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from tilemap.models.trained_on import TrainedOn, TrainedScene
+
 CARD_VERSION = 2
 READABLE = (1, 2)
-"""Versions this program reads; 2 added statistics, gsd_m and derived_from."""
+"""Versions this program reads; 2 added statistics, gsd_m, derived_from and trained_on."""
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 """Of the training data, as ``BandStatistics`` holds them."""
 LONGEST_NAME = 200
@@ -98,6 +100,8 @@ class ModelCard(_Frozen):
     temperature: Annotated[float, Field(gt=0)] = 1.0
     metrics: dict[str, float | int | str] = Field(default_factory=dict)
     training_data: tuple[str, ...] = ()
+    trained_on: tuple[TrainedScene, ...] = ()
+    """Scenes with the blocks that were for training, validation and test; empty if unknown."""
     statistics: tuple[BandStatistics, ...] | None = None
     """Of the training data, per band; None if unknown. A scene far outside is warned of."""
     gsd_m: tuple[float, float] | None = None
@@ -148,6 +152,10 @@ class ModelCard(_Frozen):
             **self.model_dump(mode="json", include=set(_TELLING)),
             "classes": [c.model_dump() for c in self.classes],
         }
+
+    def ground(self) -> TrainedOn | None:
+        """All it says of the ground it was trained on; None if it says nothing."""
+        return TrainedOn.of(self.trained_on, self.training_data)
 
     @property
     def default_halo(self) -> int:

@@ -153,6 +153,7 @@ def combined_card(cards: Sequence[ModelCard]) -> ModelCard:
         context=context,
         halo=_halo(cards),
         training_data=tuple(dict.fromkeys(text for card in cards for text in card.training_data)),
+        trained_on=tuple(dict.fromkeys(scene for card in cards for scene in card.trained_on)),
         weights="members",
         sha256=hashlib.sha256("".join(card.sha256 for card in cards).encode()).hexdigest(),
     )

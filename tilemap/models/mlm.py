@@ -33,6 +33,7 @@ _OWN = (
     "temperature",
     "metrics",
     "training_data",
+    "trained_on",
     "statistics",
     "gsd_m",
     "derived_from",

@@ -62,6 +62,7 @@ def render_evaluation(record: Mapping[str, Any], picture: bytes) -> str:
         [
             f"<header><h1>{escape(title)}</h1>"
             f'<p class="subtitle">accuracy, {escape(record["finished"])}</p></header>',
+            *(f'<div class="alert">{escape(t)}</div>' for t in record["warnings"]),
             f'<div class="alert">{escape(record["notes"][0])}</div>',
             _headline(figures),
             _classes(figures["classes"]),

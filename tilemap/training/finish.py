@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -112,6 +113,7 @@ def _card(
         temperature=measured.temperature,
         metrics=metrics,
         training_data=training_data(config),
+        trained_on=data.trained_on(),
         statistics=data.statistics,
         gsd_m=data.gsd_m,
         derived_from=None if start is None else start.digest,
@@ -159,6 +161,9 @@ def training_data(config: TrainingConfig) -> tuple[str, ...]:
         ]
     if (began := origin(config)) is not None:
         lines.append(began)
+    if (start := find_start(config)) is not None:  # whose files this model has learned from too
+        kept = r"(scene|labels|area) .* sha256 [0-9a-f]{64}"
+        lines += [line for line in start.card.training_data if re.fullmatch(kept, line)]
     if config.distillation is not None:
         teacher = resolve(config.distillation.teacher)
         lines.append(

@@ -198,6 +198,11 @@ class Burned:
                 f"the scene {_extent([_outline(geobox, whole(geobox))])} ({geobox.crs})"
             )
 
+    @property
+    def polygons(self) -> tuple[tuple[Any, int], ...]:
+        """Each geometry in the CRS of the grid, with its value."""
+        return tuple(zip(self._geometries, self._values, strict=True))
+
     def _touched(self, window: Window) -> npt.NDArray[np.int64]:
         found = self._tree.query(_outline(self._geobox, window), predicate="intersects")
         return np.asarray(np.sort(found), dtype=np.int64)

@@ -12,12 +12,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import shapely
 
 from tilemap.area import CellArea
 from tilemap.errors import OutputError, TilemapError
 from tilemap.files import system_error
 from tilemap.geometry import Window, round_up
 from tilemap.models.card import BandStatistics, ClassInfo, ModelCard
+from tilemap.models.registry import file_sha256
+from tilemap.models.trained_on import Part, TrainedArea, TrainedScene, encode_blocks
 from tilemap.stages.segment import standardise
 from tilemap.stages.tile import read_patch
 from tilemap.stores.grids import whole
@@ -29,7 +32,7 @@ from tilemap.training.drawing import Spots
 from tilemap.training.labels import IGNORE
 from tilemap.training.making import SceneSamples, check_crop, make_samples, open_scenes
 from tilemap.training.pose import draw_pose, strike
-from tilemap.training.split import Part
+from tilemap.training.tally import SceneParts
 
 __all__ = ["IGNORE", "Batch", "Block", "TrainingData", "prepare_data"]
 
@@ -105,6 +108,7 @@ class TrainingData:
         start: ModelCard | None = None,
     ) -> None:
         self._config, self._scenes, self._counted = config, scenes, counted
+        self._start = start
         self.stride = stride
         self.units = config.model.units
         self.classes: tuple[ClassInfo, ...] = config.class_infos
@@ -212,6 +216,13 @@ class TrainingData:
             "notes": list(self.notes),
         }
 
+    def trained_on(self) -> tuple[TrainedScene, ...]:
+        """Scenes and blocks for the card; those of the model that is gone on with stay."""
+        pairs = zip(self._scenes, self._counted.parts, strict=True)
+        own = [_trained_scene(one, parts) for one, parts in pairs]
+        before = () if self._start is None else self._start.trained_on
+        return tuple(dict.fromkeys([*before, *own]))
+
     def _place(self, number: int, window: Window) -> str:
         name = Path(self._scenes[number].wanted.files[0]).name
         return f"{name} rows {window.top}-{window.bottom}, cols {window.left}-{window.right}"
@@ -264,6 +275,33 @@ def prepare_data(
         if out in new and out.is_dir() and not any(out.iterdir()):
             out.rmdir()
         raise
+
+
+def _trained_scene(one: SceneSamples, parts: SceneParts) -> TrainedScene:
+    geobox, labels = one.scene.geobox, one.wanted.labels
+    areas: tuple[TrainedArea, ...] = ()
+    if parts.blocks is None:
+        assert one.labels is not None
+        assert one.labels.area is not None
+        areas = tuple(
+            TrainedArea.model_validate(
+                {
+                    "part": Part(value - 1).name.lower(),
+                    "wkt": shapely.to_wkt(geometry, rounding_precision=-1),
+                }
+            )
+            for geometry, value in one.labels.area.polygons
+        )
+    rows, cols = one.scene.shape
+    return TrainedScene(
+        crs=None if geobox.crs is None else str(geobox.crs),
+        transform=tuple(geobox.affine)[:6],
+        shape=(rows, cols),
+        block=parts.block,
+        blocks="" if parts.blocks is None else encode_blocks(parts.blocks),
+        areas=areas,
+        labels=None if labels is None else file_sha256(Path(labels)),
+    )
 
 
 def _ground_sample_distance(scenes: tuple[SceneSamples, ...]) -> tuple[float, float] | None:

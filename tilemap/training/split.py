@@ -7,22 +7,15 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from enum import IntEnum
 
 import numpy as np
 import numpy.typing as npt
 
 from tilemap.errors import ConfigError
 from tilemap.geometry import Window
+from tilemap.models.trained_on import Part
 
-
-class Part(IntEnum):
-    """What a block is for."""
-
-    TRAIN = 0
-    VALIDATION = 1
-    TEST = 2
-    NONE = 255
+__all__ = ["Part", "Split", "assign_blocks", "block_counts", "part_of_window"]
 
 
 @dataclass(frozen=True, slots=True)
