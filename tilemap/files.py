@@ -141,17 +141,30 @@ def decode_json(content: bytes | str) -> Any:
     """Decode JSON.
 
     Raises:
-        ValueError: whatever is wrong with it.
+        ValueError: whatever is wrong with it, such as a key that has two values.
     """
     try:
-        value = json.loads(content)
+        value = json.loads(content, object_pairs_hook=_table)
     except RecursionError:
         raise _too_deep() from None
-    except (json.JSONDecodeError, UnicodeDecodeError):
+    except (json.JSONDecodeError, UnicodeDecodeError, _TwiceError):
         raise
     except ValueError:
         raise _too_long() from None
     return _checked(value)
+
+
+class _TwiceError(ValueError):
+    """A key with two values: readers differ in which of them they take."""
+
+
+def _table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        for key, value in pairs:
+            if repr(table[key]) != repr(value):  # as JSON: 1 is not True, NaN is itself
+                raise _TwiceError(f"the key {key[:_SHOWN]!r} is there twice, with two values")
+    return table
 
 
 def decode_toml(content: bytes) -> dict[str, Any]:

@@ -15,7 +15,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import rasterio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -157,6 +159,55 @@ def test_items_that_are_wrong_are_refused(
     assert "STAC item" in error
 
 
+def twice(text: str, key: str, value: object) -> str:
+    """JSON in which the first place of a key has another value as well."""
+    return text.replace(f'"{key}":', f'"{key}": {json.dumps(value)}, "{key}":', 1)
+
+
+@pytest.mark.parametrize("key", ["href", "scale", "datetime"])
+def test_an_item_that_says_two_things(folder: Path, key: str) -> None:
+    """Nobody knows which of two values holds; the same value twice is one."""
+    text = json.dumps(item())
+    (folder / "item.json").write_text(twice(text, key, "./other.tif"))
+    code, error = run("plan", "item.json", "--model", MODEL)
+    assert (code, error.count("\n")) == (65, 1)
+    assert f"the key '{key}' is there twice" in error
+    (folder / "item.json").write_text(twice(text, "stac_version", "1.0.0"))
+    assert run("plan", "item.json", "--model", MODEL) == (0, "")
+
+
+def test_a_card_that_says_two_things(folder: Path) -> None:
+    """It is refused before anything is taken from it."""
+    model = resolve(MODEL)
+    shutil.copytree(model.card_path.parent, folder / "model")
+    text = model.card_path.read_text()
+    (folder / "model" / "model.json").write_text(twice(text, "id", "another"))
+    code, error = run("models", "show", "model")
+    assert (code, error.count("\n")) == (65, 1)
+    assert "the key 'id' is there twice" in error
+
+
+def test_labels_that_say_two_things(folder: Path) -> None:
+    """A feature of two classes is of none."""
+    square = [[[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]]]
+    feature = {
+        "type": "Feature",
+        "properties": {"class": "water"},
+        "geometry": {"type": "Polygon", "coordinates": square},
+    }
+    text = json.dumps({"type": "FeatureCollection", "features": [feature]})
+    (folder / "labels.geojson").write_text(twice(text, "class", "land"))
+    with rasterio.open(
+        "map.tif", "w", driver="GTiff", height=8, width=9, count=1, dtype="uint8",
+        crs="EPSG:4326", transform=rasterio.Affine(0.1, 0, 0, 0, -0.1, 1),
+    ) as file:  # fmt: skip
+        file.write(np.ones((1, 8, 9), np.uint8))
+        file.update_tags(CLASS_1="water", CLASS_2="land")
+    code, error = run("evaluate", "map.tif", "--reference", "labels.geojson", "--column", "class")
+    assert (code, error.count("\n")) == (65, 1)
+    assert "the key 'class' is there twice" in error
+
+
 @pytest.mark.parametrize("limit", ['"1e400"', '"1e308GiB"', '"' + "9" * 5000 + '"', "nan", '""'])
 def test_a_memory_limit_that_is_none(folder: Path, limit: str) -> None:
     """In the table as on the command line, and in few words."""
@@ -271,6 +322,21 @@ def test_numbers_that_no_option_can_have(folder: Path, option: str, number: obje
     code, error = run("plan", "scene.tif", "--model", MODEL, option, number)
     assert code in ((2, 69, 78) if option in ("--halo", "--blend") else (0, 2, 78)), error
     assert code == 2 or error.count("\n") == (code != 0)
+
+
+@pytest.mark.parametrize("number", [10**400, 10**30, 3_000_000, 1001])
+def test_more_workers_than_a_machine_can_have(folder: Path, number: int) -> None:
+    """Refused, on the command line as in a table; nobody begins to start them."""
+    out = ("--model", MODEL, "--memory-limit", "2GiB", "--out", "out")
+    code, error = run("segment", "scene.tif", *out, "--workers", number)
+    assert (code, error.count("\n")) == (78, 1)
+    assert "must be at most 1000" in error
+    (folder / "c.toml").write_text(f"[cluster]\nworkers = {number}\n")
+    code, error = run("segment", "scene.tif", *out, "--cluster", "c.toml")
+    assert (code, error.count("\n")) == (78, 1)
+    assert "workers" in error
+    assert len(error) < 200
+    assert not (folder / "out").exists()
 
 
 @pytest.mark.parametrize("option", ["--scale", "--offset"])

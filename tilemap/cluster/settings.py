@@ -21,6 +21,10 @@ THREADS_PER_WORKER = 2
 """One runs the model, of which a process has one; the other reads, writes, waits for the disk."""
 
 
+MOST_PROCESSES = 1000
+"""Of an embedded cluster; each takes some hundred megabytes before it does anything."""
+
+
 @dataclass(frozen=True, slots=True)
 class ClusterSettings:
     """Where tasks run.
@@ -49,6 +53,11 @@ class ClusterSettings:
             )
         if self.workers is not None and self.workers < 1:
             raise ConfigError(f"`workers` must be at least 1, got {self.workers}")
+        if self.embedded and self.workers is not None and self.workers > MOST_PROCESSES:
+            raise ConfigError(
+                f"`workers` must be at most {MOST_PROCESSES} on one machine, "
+                f"got {str(self.workers)[:30]}"
+            )
         if self.workers is not None and self.scheduler is not None:
             raise ConfigError(
                 "`workers` sizes the embedded cluster; it cannot be given with `scheduler`"

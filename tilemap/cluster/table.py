@@ -55,7 +55,8 @@ def _name(text: str) -> str:
 
 
 Bytes = Annotated[int, BeforeValidator(_bytes)]
-Count = Annotated[int, Field(ge=1)]
+_MOST = 100_000  # more than any cluster has
+Count = Annotated[int, Field(ge=1, le=_MOST)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Dns = Annotated[str, AfterValidator(_name)]
 
@@ -76,7 +77,7 @@ class TlsFiles(_Table):
 class Adaptive(_Table):
     """How many workers there may be, as the work asks for them."""
 
-    minimum: Annotated[int, Field(ge=0)] = 0
+    minimum: Annotated[int, Field(ge=0, le=_MOST)] = 0
     maximum: Count
 
     @model_validator(mode="after")
@@ -166,7 +167,7 @@ class ClusterTable(_Table):
     """Address of a scheduler that runs; of kubernetes, where it is reached from here."""
     workers: Count | None = None
     """Processes that have no GPU."""
-    gpu_workers: Annotated[int, Field(ge=0)] = 0
+    gpu_workers: Annotated[int, Field(ge=0, le=_MOST)] = 0
     """Processes that have one, besides; they segment and do nothing else."""
     memory_limit: Bytes | None = None
     """Of each worker."""

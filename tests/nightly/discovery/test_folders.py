@@ -323,6 +323,18 @@ def test_a_name_that_is_no_text_is_told(site: Site) -> None:
     site.told.encode()
 
 
+@pytest.mark.parametrize("harm", ["two values", "half a file"])
+def test_an_item_that_cannot_be_read_is_told(site: Site, harm: str) -> None:
+    """It may be a scene; which one, nobody knows."""
+    site.put("in/a.tif")
+    content = item({"red": "https://example.org/c.tif"})
+    two = content.replace(b'"href":', b'"href": "https://example.org/d.tif", "href":')
+    site.put("in/b.json", two if harm == "two values" else content[: len(content) // 2])
+    assert list(site.discover("in")) == ["a"]
+    assert "1 file cannot be read as JSON" in site.told
+    assert ("the key 'href' is there twice" in site.told) == (harm == "two values")
+
+
 def test_real_folders(site: Site, data: Path) -> None:
     """Eight dates of Pucallpa, of which the year is known; twelve of Sinop, JPEG 2000."""
     now = {"now": max(p.stat().st_mtime for p in (data / "change").rglob("*")) + 3600}

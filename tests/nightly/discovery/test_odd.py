@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tilemap.errors import SceneError
 from tilemap.nightly.config import parse_config
 from tilemap.nightly.discovery import api, folders, looking
 from tilemap.nightly.discovery.items import day_of_item, local_path, moment_of, parse_json
@@ -54,7 +55,8 @@ def test_moments() -> None:
 def test_json_that_is_none() -> None:
     """Broken, not text, nested without end."""
     for content in (b"{", b"\xff\xfe", b"[" * 100_000):
-        assert parse_json(content) is None
+        with pytest.raises(SceneError, match=r"item\.json cannot be read as JSON: "):
+            parse_json(content, "item.json")
 
 
 def test_files_that_cannot_be_looked_at(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,10 +78,10 @@ def test_files_that_cannot_be_looked_at(site: Site, monkeypatch: pytest.MonkeyPa
     )
     monkeypatch.undo()
 
-    def shut(path: Path) -> bytes:
-        raise PermissionError(13, "Permission denied", str(path))
+    def shut(path: str) -> bytes:
+        raise PermissionError(13, "Permission denied", path)
 
-    monkeypatch.setattr(folders.Path, "read_bytes", shut)
+    monkeypatch.setattr(folders, "read_file", shut)
     assert list(site.discover("in")) == ["a", "b"]
     assert site.told.endswith("c.json': Permission denied")
     monkeypatch.setattr(folders, "LARGEST", 10)

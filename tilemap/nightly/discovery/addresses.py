@@ -47,7 +47,7 @@ def _scene(area: AreaTable, address: Address, first: bool, asker: Asker) -> Foun
     plain = address.url.partition("?")[0]
     name = scene_id(stem, "" if first else plain)
     if suffix.lower() == ITEM:
-        item = parse_json(asker.get(address))
+        item = parse_json(asker.get(address), address.shown)
         if not is_item(item):
             raise SceneError(f"{address.shown} must be a STAC item; a catalog goes under stac")
         if not rasters_of(item):

@@ -142,7 +142,7 @@ def _read(place: str, asker: Asker) -> bytes:
 
 
 def _parsed(place: str, content: bytes) -> dict[str, Any]:
-    found = parse_json(content)
+    found = parse_json(content, place)
     if not isinstance(found, dict):
         raise SceneError(f"{place} must be a STAC catalog, collection or item")
     return found

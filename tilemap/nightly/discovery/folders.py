@@ -7,7 +7,7 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tilemap.files import read_file
+from tilemap.files import decode_json, read_file
 from tilemap.nightly.discovery.candidates import Candidate, Match, Matches, candidates, grouped
 from tilemap.nightly.discovery.items import (
     LARGEST,
@@ -15,7 +15,6 @@ from tilemap.nightly.discovery.items import (
     day_of_item,
     is_item,
     is_product,
-    parse_json,
     rasters_of,
 )
 from tilemap.nightly.discovery.listing import (
@@ -162,5 +161,9 @@ def read_item(path: str, notes: Notes) -> Json | None:
         return None
     if b"stac_version" not in content:
         return None
-    item = parse_json(content)
+    try:
+        item = decode_json(content)
+    except ValueError as error:
+        notes.count(path, "file", "cannot be read as JSON", str(error))
+        return None
     return item if is_item(item) else None

@@ -10,6 +10,7 @@ from datetime import UTC, date, datetime
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from tilemap.errors import SceneError
 from tilemap.files import decode_json
 from tilemap.nightly.discovery.naming import RASTERS
 
@@ -35,12 +36,16 @@ class Raster:
     checksum: str | None
 
 
-def parse_json(content: bytes) -> Any:
-    """What a JSON file says; None if it is no JSON."""
+def parse_json(content: bytes, place: str) -> Any:
+    """Decode what is at a place.
+
+    Raises:
+        SceneError: if it is no JSON.
+    """
     try:
         return decode_json(content)
-    except ValueError:
-        return None
+    except ValueError as problem:
+        raise SceneError(f"{place} cannot be read as JSON: {problem}") from None
 
 
 def is_item(content: object) -> bool:
