@@ -74,6 +74,10 @@ class DamagedError(StoreError):
         return type(self), (str(self), self.tile)
 
 
+class DamagedInputError(StoreError):
+    """An input whose stored pixels are damaged; what made it mends it."""
+
+
 class InputChangedError(TilemapError, OSError):
     """An input that did not stay what it was while a run read it; the same command works again."""
 

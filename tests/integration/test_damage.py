@@ -60,13 +60,13 @@ class Place:
 
     def segment(
         self, out: Path, date: int = 0, progress: Any = None, scene: Path | None = None,
-        model: str = "toy", core: int = 48,
+        model: str = "toy", core: int = 48, probabilities: bool = True,
     ) -> RunResult:  # fmt: skip
         """Run ``tilemap segment``."""
         scene = scene or self.folder / f"{DATES[date]}.tif"
         prepared = api.plan(
             scene, model=str(self.folder / model), out=out, core=core, halo=4,
-            blend=4, workers=1, uncertainty=["entropy"], probabilities=True,
+            blend=4, workers=1, uncertainty=["entropy"], probabilities=probabilities,
         )  # fmt: skip
         return execute(prepared, out, progress=progress, client=self.client)
 
@@ -82,7 +82,7 @@ class Place:
         return execute_series(prepared, out, progress=progress, client=self.client)
 
 
-def _toy(folder: Path, surveyed: bool = False) -> None:
+def make_toy(folder: Path, surveyed: bool = False) -> None:
     """A model of single pixels; one that is ``surveyed`` knows what its training data was like."""
     folder.mkdir()
     helper, to_tensor = onnx.helper, onnx.numpy_helper.from_array
@@ -112,8 +112,8 @@ def _toy(folder: Path, surveyed: bool = False) -> None:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """Everything that the runs need, and the finished and the interrupted ones."""
     folder = tmp_path_factory.mktemp("damage")
-    _toy(folder / "toy")
-    _toy(folder / "surveyed", surveyed=True)
+    make_toy(folder / "toy")
+    make_toy(folder / "surveyed", surveyed=True)
     draw = np.random.default_rng(7)
     smooth = (
         draw.random((3, 8, 11)).repeat(10, axis=1).repeat(10, axis=2)[:, : SHAPE[0], : SHAPE[1]]
@@ -159,11 +159,16 @@ def _kind(path: Path) -> str:
     return re.sub(r"\d+", "0", path.as_posix())
 
 
-def _damage(tree: Path, seed: int) -> str:
-    """Flip a bit of a file, or cut it; every kind of file has the same chance."""
+def damage(tree: Path, seed: int, in_place: bool = False, names: str = "*") -> str:
+    """Flip a bit of a file, or cut it; every kind of file has the same chance.
+
+    Args:
+        in_place: damage what other names of the file lead to as well.
+        names: of the files to choose from.
+    """
     draw = random.Random(seed)
     kinds: dict[str, list[Path]] = {}
-    for path in sorted(tree.rglob("*")):
+    for path in sorted(tree.rglob(names)):
         if path.is_file() and path.stat().st_size:
             kinds.setdefault(_kind(path.relative_to(tree)), []).append(path)
     path = draw.choice(kinds[draw.choice(sorted(kinds))])
@@ -175,7 +180,8 @@ def _damage(tree: Path, seed: int) -> str:
     else:
         content[where] ^= 1 << draw.randrange(8)
         done = f"a bit flipped in byte {where}"
-    path.unlink()  # of a hard link, only this one
+    if not in_place:
+        path.unlink()  # of a hard link, only this one
     path.write_bytes(content)
     return f"{path.relative_to(tree)}: {done}"
 
@@ -202,7 +208,7 @@ def test_whatever_is_damaged_is_made_again(
     want = _content(place.folder / ("run0" if "run" in begun else "changed"))
     out = tmp_path / "out"
     shutil.copytree(place.folder / begun, out)
-    done = _damage(out, seed)
+    done = damage(out, seed)
     wrong = _again(lambda: run(out), out, want)
     assert wrong is None, f"{done}: {wrong}"
 
@@ -237,6 +243,46 @@ def test_a_run_of_another_day_by_a_flipped_bit_is_no_date(place: Place, tmp_path
     shutil.copytree(place.folder / "run0", runs[0])
     _flip(runs[0] / "run.json", b'"date"')
     with pytest.raises(TilemapError, match="is damaged; the same `tilemap segment`"):
+        place.change(tmp_path / "changed", inputs=runs)
+    place.segment(runs[0])
+    place.change(tmp_path / "changed", inputs=runs)
+    assert _content(tmp_path / "changed") == _content(place.folder / "changed")
+
+
+def _flip_middle(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_labels_with_a_flipped_bit_are_no_date(place: Place, tmp_path: Path) -> None:
+    """A run without probabilities is held against the checksum in its record."""
+    runs = [tmp_path / "run0", tmp_path / "run1"]
+    for date, run in enumerate(runs):
+        place.segment(run, date, probabilities=False)
+    place.change(tmp_path / "want", inputs=runs)
+    before = (runs[0] / "landcover.tif").read_bytes()
+    _flip_middle(runs[0] / "landcover.tif")
+    with pytest.raises(TilemapError, match=r"landcover.tif is damaged; the same `tilemap segment`"):
+        place.change(tmp_path / "changed", inputs=runs)
+    assert not (tmp_path / "changed").exists()
+    place.segment(runs[0], probabilities=False)
+    assert (runs[0] / "landcover.tif").read_bytes() == before
+    place.change(tmp_path / "changed", inputs=runs)
+    assert _content(tmp_path / "changed") == _content(tmp_path / "want")
+
+
+@pytest.mark.parametrize("harm", ["flip", "remove"])
+def test_damaged_probabilities_are_no_date(place: Place, tmp_path: Path, harm: str) -> None:
+    """They count neither as not observed nor as labels; the run says how to mend them."""
+    runs = [tmp_path / "run0", place.folder / "run1"]
+    shutil.copytree(place.folder / "run0", runs[0])
+    store = runs[0] / "probabilities.zarr"
+    if harm == "flip":
+        _flip_middle(max(store.rglob("probability/c/*/*/*"), key=lambda path: path.stat().st_size))
+    else:
+        shutil.rmtree(store)
+    with pytest.raises(TilemapError, match=r"the same `tilemap segment` on that directory mends"):
         place.change(tmp_path / "changed", inputs=runs)
     place.segment(runs[0])
     place.change(tmp_path / "changed", inputs=runs)

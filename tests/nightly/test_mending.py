@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing, suppress
@@ -110,19 +111,72 @@ def test_a_night_writes_the_records_of_a_product_again(
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
-def test_a_product_that_lost_its_raster_is_made_again(nights: Nights) -> None:
-    """The folder of before goes only when another one is listed."""
-    _publish(nights)
-    folder = nights.products / "coast" / nights.items()[SCENE]
-    path = folder / "landcover.tif"
+def _flip_raster(path: Path) -> None:
+    """Of this name of the file only; the run has another."""
     content = bytearray(path.read_bytes())
     path.unlink()
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    assert "other bytes than were published; it is not listed" in _ledger(nights, "rebuild")
+
+
+@pytest.mark.parametrize("command", ["nightly", "rebuild"])
+def test_a_raster_is_taken_from_its_run(nights: Nights, command: str) -> None:
+    """A flipped bit in a published raster is found by its checksum; nothing is mapped again."""
+    _, before = _publish(nights)
+    folder = nights.products / "coast" / nights.items()[SCENE]
+    _flip_raster(folder / "landcover.tif")
+    if command == "nightly":
+        assert nights.night().exit_code == 0
+    else:
+        assert "landcover.tif is written again" in _ledger(nights, "rebuild")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert nights.worked == [f"coast/{SCENE}"]
+
+
+@pytest.mark.parametrize("command", ["nightly", "rebuild"])
+def test_a_product_that_lost_its_raster_is_made_again(nights: Nights, command: str) -> None:
+    """Where its run is gone too; the new one takes the place of the damaged one."""
+    run, before = _publish(nights)
+    folder = nights.products / "coast" / nights.items()[SCENE]
+    _flip_raster(folder / "landcover.tif")
+    shutil.rmtree(run)
+    if command == "rebuild":
+        assert "other bytes than were published; it is not listed" in _ledger(nights, command)
     nights.night(nights.config(retention={"grace": "0s"}))
     assert nights.worked == [f"coast/{SCENE}"] * 2
-    assert nights.products / "coast" / nights.items()[SCENE] != folder
+    assert nights.products / "coast" / nights.items()[SCENE] == folder
+    assert (folder / "landcover.tif").read_bytes() == before["landcover.tif"]
+    assert "agree" in _ledger(nights, "check")
+
+
+def test_a_damaged_product_whose_scene_is_gone_is_named(nights: Nights) -> None:
+    """It is not listed any more, and the night says what to do."""
+    run, _ = _publish(nights)
+    _flip_raster(nights.products / "coast" / nights.items()[SCENE] / "landcover.tif")
+    shutil.rmtree(run)
+    (nights.folder / "in" / "coast" / f"{SCENE}.tif").unlink()
+    outcome = nights.night()
+    assert outcome.exit_code == 3
+    assert [problem.text for problem in outcome.problems if "bring it back" in problem.text]
+    assert SCENE not in nights.items()
+
+
+def test_products_are_compared_in_turn(nights: Nights) -> None:
+    """With a small budget each night compares one product, the one longest ago first."""
+    for year in (2018, 2019, 2020):
+        nights.bring(f"a_{year}0101.tif")
+    config = nights.config(nightly={"root": "out", "verify": "1B"})
+    nights.night(config)
+    folders = [nights.products / "coast" / one for one in nights.items().values()]
+    before = [(folder / "confidence.tif").read_bytes() for folder in folders]
+    for folder in folders:
+        _flip_raster(folder / "confidence.tif")
+    whole = []
+    for _ in folders:
+        nights.night(config)
+        now = [(folder / "confidence.tif").read_bytes() for folder in folders]
+        whole.append(sum(one == two for one, two in zip(before, now, strict=True)))
+    assert whole == [1, 2, 3]
 
 
 def test_a_row_of_the_ledger_yields_to_the_record_of_its_product(nights: Nights) -> None:

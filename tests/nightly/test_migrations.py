@@ -105,6 +105,8 @@ def test_a_newer_ledger_is_refused_and_not_touched(how: Any, tmp_path: Path) -> 
         connection.execute("PRAGMA user_version = 99")
         connection.execute("PRAGMA journal_mode = DELETE")
     before = {p.name: (p.read_bytes(), p.stat().st_mtime_ns) for p in tmp_path.iterdir()}
-    with pytest.raises(ConfigError, match=r"is of version 99, this tilemap reads up to 1; use"):
+    with pytest.raises(
+        ConfigError, match=r"is of version 99, this tilemap reads up to 2; use the tilemap"
+    ):
         how(path)
     assert {p.name: (p.read_bytes(), p.stat().st_mtime_ns) for p in tmp_path.iterdir()} == before

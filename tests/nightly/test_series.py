@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tilemap.errors import SceneError, SceneMismatchError, StoreError
+from tilemap.nightly.inspection import check
+from tilemap.nightly.ledger import Ledger
+from tilemap.nightly.lock import acquire
+from tilemap.nightly.pardon import forget
 
 from .conftest import Nights
 from .test_passing import told, whole
@@ -111,8 +118,8 @@ def test_series_waits_for_the_scenes_of_its_area(nights: Nights, config: Any) ->
     nights.night(config)
     nights.bring("a_20200101.tif")
     nights.bring("a_20210101.tif")
-    nights.fails["a_20200101"] = lambda *_: time.sleep(0.3)
-    outcome = nights.night(config, budget_s=0.2)
+    nights.fails["a_20200101"] = lambda *_: time.sleep(2.5)
+    outcome = nights.night(config, budget_s=2)
     assert told(outcome) == [("a_20200101", "ok", "new")]
     assert nights.compared() == ["a_20180101", "a_20190101"]
     assert [d.id for d in nights.night(config).done] == ["a_20210101", "change"]
@@ -160,3 +167,74 @@ def test_masks_that_change_compare_anew(nights: Nights) -> None:
     assert told(nights.night(config)) == []
     (nights.folder / "clouds" / "a_20190101.tif").write_text("more clouds")
     assert told(nights.night(config)) == [("change", "ok", "dates or options changed")]
+
+
+# --- runs of dates that are gone or damaged ----------------------------------------------------
+
+
+def _remove(run: Path) -> None:
+    shutil.rmtree(run)
+
+
+def _no_record(run: Path) -> None:
+    (run / "run.json").unlink()
+
+
+def _cut_record(run: Path) -> None:
+    content = (run / "run.json").read_bytes()
+    (run / "run.json").write_bytes(content[: len(content) // 2])
+
+
+def _other_labels(run: Path) -> None:
+    path = run / "landcover.tif"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.unlink()
+    path.write_bytes(content)
+
+
+def _two_dates(nights: Nights, config: Any) -> Path:
+    nights.bring("a_20180101.tif")
+    nights.bring("a_20190101.tif")
+    nights.night(config)
+    (run,) = (nights.root / "work" / "coast" / "a_20180101").iterdir()
+    return run
+
+
+@pytest.mark.parametrize("harm", [_remove, _no_record, _cut_record, _other_labels])
+def test_a_date_whose_run_is_damaged_is_mapped_again(
+    nights: Nights, config: Any, harm: Callable[[Path], None]
+) -> None:
+    """No date is left out of its series without a word, and its product stays as it is."""
+    run = _two_dates(nights, config)
+    before = nights.items()
+    harm(run)
+    nights.fails["a_20180101"] = lambda *_: shutil.rmtree(run, ignore_errors=True)
+    nights.bring("a_20200101.tif")
+    outcome = nights.night(config)
+    assert ("a_20180101", "ok", "its run is gone or damaged") in told(outcome)
+    assert outcome.exit_code == 0
+    assert nights.compared() == ["a_20180101", "a_20190101", "a_20200101"]
+    assert {key: nights.items()[key] for key in before if key != "change"} == {
+        key: folder for key, folder in before.items() if key != "change"
+    }
+    assert told(nights.night(config)) == []
+    with Ledger.peek(nights.root / "ledger.sqlite") as ledger:
+        assert check(ledger, nights.root) == []
+
+
+def test_a_date_whose_run_and_scene_are_gone_holds_its_series(nights: Nights, config: Any) -> None:
+    """The night says so and leaves the series as it is; ``forget`` leaves the date out."""
+    run = _two_dates(nights, config)
+    shutil.rmtree(run)
+    (nights.folder / "in" / "coast" / "a_20180101.tif").unlink()
+    nights.bring("a_20200101.tif")
+    outcome = nights.night(config)
+    assert outcome.exit_code == 3
+    (text,) = [problem.text for problem in outcome.problems]
+    assert "`tilemap ledger forget coast/a_20180101`" in text
+    assert nights.compared() == ["a_20180101", "a_20190101"]
+    with Ledger.open(nights.root / "ledger.sqlite") as ledger, acquire(ledger):
+        forget(ledger, "coast", "a_20180101")
+    assert nights.night(config).exit_code == 0
+    assert nights.compared() == ["a_20190101", "a_20200101"]

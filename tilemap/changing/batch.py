@@ -10,7 +10,7 @@ from uuid import uuid4
 from distributed.scheduler import KilledWorker
 
 from tilemap.cluster.flight import Flight, Landed, Task
-from tilemap.errors import DiskFullError, InputChangedError, TilemapError
+from tilemap.errors import DamagedInputError, DiskFullError, InputChangedError, TilemapError
 
 Key = tuple[int, ...]
 RETRIES = 2
@@ -77,7 +77,8 @@ class Batch:
         Raises:
             UnavailableError: if the connection to the scheduler is lost, or nobody is left who
                 could go on.
-            TilemapError: if the disk is full, or nothing at all succeeds.
+            TilemapError: if the disk is full, an input has changed or is damaged, or nothing at
+                all succeeds.
         """
         return _Run(self, flight, task, stage, list(keys), advance).run()
 
@@ -144,7 +145,7 @@ class _Run:
         self._flight.submit(Task(key, (self._task, self._stage, key), name))
 
     def _failed(self, key: Key, error: BaseException) -> None:
-        if isinstance(error, DiskFullError | InputChangedError):
+        if isinstance(error, DiskFullError | InputChangedError | DamagedInputError):
             raise error
         killed = isinstance(error, KilledWorker)
         if killed and key not in self._alone:

@@ -18,6 +18,7 @@ from tilemap.errors import SceneError, SceneMismatchError, UsageError
 from tilemap.files import read_sealed
 from tilemap.geometry import Window
 from tilemap.models.card import ClassInfo
+from tilemap.models.registry import file_sha256
 from tilemap.scene import SceneRequest
 from tilemap.stages.gather import GatherReader
 from tilemap.stores.fingerprint import Inputs
@@ -25,10 +26,11 @@ from tilemap.stores.grids import footprint
 from tilemap.stores.inputs import find_inputs
 from tilemap.stores.masks import Rule
 from tilemap.stores.mosaic import Handles
-from tilemap.stores.probabilities import FILE, ProbabilityStore
+from tilemap.stores.probabilities import FILE, MENDS, ProbabilityStore
 from tilemap.stores.rasters import Raster, describe
 from tilemap.stores.sensors import MIDDLE, day_of_name
 
+LABELS = "landcover.tif"
 _SPOT = 256  # pixels, side of the parts of a mask that are looked at before a run
 
 
@@ -88,10 +90,13 @@ def open_date(path: str | Path, day: str | None = None) -> DateInput:
     store, inputs = place / FILE, Inputs()
     hard = not store.exists()
     if hard:
+        if identity.get("probabilities"):
+            raise SceneError(f"{store} is gone, of which the run says that it is there; {MENDS}")
         notes.append(
             f"{path} has labels only, which count as certain; better: `probabilities` and `fresh`"
         )
-        raster = describe(str(place / "landcover.tif"))
+        _check_labels(place, record)
+        raster = describe(str(place / LABELS))
         geobox, inputs = raster.geobox, Inputs.of(raster.files)
     else:
         kept = ProbabilityStore(store)
@@ -135,10 +140,7 @@ def _record(place: Path) -> dict[str, Any]:
     record = read_sealed(place / RUN_FILE)
     if record is None:
         if (place / RUN_FILE).is_file():
-            raise SceneError(
-                f"{place / RUN_FILE} is damaged; the same `tilemap segment` on that directory "
-                "mends it"
-            )
+            raise SceneError(f"{place / RUN_FILE} is damaged; {MENDS}")
         if (place / STORES).is_dir():
             raise SceneError(
                 f"{place} must be a finished run of `tilemap segment`, it has only begun; run the "
@@ -154,6 +156,18 @@ def _record(place: Path) -> dict[str, Any]:
             "is made of maps, one for each date"
         )
     return record
+
+
+def _check_labels(place: Path, record: dict[str, Any]) -> None:
+    """The class map holds what its run wrote.
+
+    Raises:
+        SceneError: if it does not.
+    """
+    path = place / LABELS
+    made = record.get("products", {}).get(LABELS, {})
+    if path.is_file() and "sha256" in made and file_sha256(path) != made["sha256"]:
+        raise SceneError(f"{path} is damaged; {MENDS}")
 
 
 def _day(place: Path, record: dict[str, Any], said: str | None, notes: list[str]) -> datetime.date:
@@ -262,7 +276,7 @@ def gather_reader(
     place = found.path.absolute()
     return GatherReader(
         probabilities=None if found.hard else place / FILE,
-        labels=place / "landcover.tif" if found.hard else None,
+        labels=place / LABELS if found.hard else None,
         values=tuple(c.value for c in found.classes),
         geobox=geobox,
         mask=None if mask is None else mask.absolute(),

@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic import model_validator as check
 
 from tilemap.cluster.table import TABLES as CLUSTER_TABLES
-from tilemap.cluster.table import ClusterTable
+from tilemap.cluster.table import Bytes, ClusterTable
 from tilemap.config_problem import first_problem
 from tilemap.errors import ConfigError
 from tilemap.files import read_toml
@@ -180,6 +180,8 @@ class NightlyTable(_Table):
     """Folder of a bucket, ``s3://bucket/prefix``, for the stores of the runs; default with them."""
     lease: Duration = 300.0
     """A lock whose holder has not been heard of for so long is taken over."""
+    verify: Bytes = 32 << 30
+    """Bytes of products that are compared with their checksums in each pass, in turn."""
 
 
 class CatalogTable(_Table):

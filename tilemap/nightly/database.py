@@ -12,16 +12,12 @@ from pathlib import Path
 
 from tilemap.errors import BusyError, StoreError
 from tilemap.files import system_error
-from tilemap.nightly.migrations import check_version, migrate
+from tilemap.nightly.migrations import REBUILD, DamagedLedgerError, check_version, migrate
 
-REBUILD = "run `tilemap ledger rebuild`"
+__all__ = ["REBUILD", "DamagedLedgerError", "Database", "connect", "inode_of", "side_files", "told"]
 BUSY_S = 20.0
 """How long a writer waits for another one; each holds the file for milliseconds."""
 _TRIES = 10
-
-
-class DamagedLedgerError(StoreError):
-    """A file that is no sound ledger; a new one can be made from what lies on disk."""
 
 
 def side_files(path: Path) -> tuple[Path, Path]:
@@ -42,11 +38,13 @@ def told(path: Path) -> Iterator[None]:
     except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
         raise  # a bug
     except sqlite3.DatabaseError as error:
-        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+        # An error that is not of SQLite itself is of a text that is no UTF-8.
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise BusyError(f"{path} is being written by another process; try again") from error
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-            raise DamagedLedgerError(f"{path} is damaged ({error}); {REBUILD}") from error
+            reason = str(error).partition("\n")[0]
+            raise DamagedLedgerError(f"{path} is damaged ({reason}); {REBUILD}") from error
         if code in (
             sqlite3.SQLITE_FULL,
             sqlite3.SQLITE_IOERR,
@@ -235,7 +233,8 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA synchronous = FULL")
     _use_wal(connection, path)
-    problem = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    # A quick check leaves out indexes, by which a row with a flipped bit is not found.
+    problem = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
     if problem != "ok":
         raise DamagedLedgerError(f"{path} is damaged ({problem.splitlines()[-1]}); {REBUILD}")
     migrate(connection, path)

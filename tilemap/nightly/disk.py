@@ -18,7 +18,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,8 @@ def sealed(root: Path, product: Product) -> Product | None:
         kept = read_product(root, product.folder)
     except StoreError:
         return None
-    return replace(kept, digest=product.digest, listed=product.listed, unlisted=product.unlisted)
+    digest = kept.digest if product.digest else ""  # it was forgotten
+    return replace(kept, digest=digest, listed=product.listed, unlisted=product.unlisted)
 
 
 def listed_folders(root: Path, area: str) -> set[str] | None:
@@ -147,29 +148,54 @@ def mend_records(root: Path, product: Product) -> list[str]:
     return written
 
 
-def mend(root: Path, product: Product) -> list[str]:
-    """Write again all that a whole product has beside its rasters, where it is not what it was.
+@dataclass(frozen=True, slots=True)
+class Mended:
+    """The files of a product after they were compared with their checksums.
+
+    Args:
+        written: names of those that were written again.
+        faults: of files beside the rasters that cannot be made again, in words.
+        lost: faults of rasters, in words; the product is not whole then.
+    """
+
+    written: tuple[str, ...]
+    faults: tuple[str, ...]
+    lost: tuple[str, ...]
+
+
+def mend(root: Path, product: Product) -> Mended:
+    """Read all files of a product; write those again that are not what they were.
 
     A file is taken from the product's run, if it is whole there. Names and colours of a class map
     are made again from the raster.
-
-    Returns:
-        What was done, and what cannot be made again, in words.
     """
     place = root / PRODUCTS / product.folder
-    notes = [f"its {name} is written again" for name in mend_records(root, product)]
-    for asset in _assets(product):
-        if _is_proof(asset) or _fault(place, asset, contents=True) is None:
+    if not place.is_dir():
+        return Mended((), (), ("its folder is gone",))
+    written, faults, lost = mend_records(root, product), list[str](), list[str]()
+    for asset in sorted(_assets(product), key=_is_proof, reverse=True):
+        fault = _fault(place, asset, contents=True)
+        if fault is None:
             continue
         name = str(asset["href"]).removeprefix("./")
         source = root / product.run / name
         if source.parent.is_dir() and _fault(source.parent, asset, contents=True) is None:
             _copy(source, place / name)
-        elif product.kind == "map":
+        elif product.kind == "map" and not _is_proof(asset) and not lost:
             _write_sidecars(place)
         fault = _fault(place, asset, contents=True)
-        notes.append(f"its {name} is written again" if fault is None else fault)
-    return notes
+        if fault is None:
+            written.append(name)
+        else:
+            (lost if _is_proof(asset) else faults).append(fault)
+    return Mended(tuple(written), tuple(faults), tuple(lost))
+
+
+def size_of(product: Product) -> int:
+    """Bytes of the files of a product, as its item has them."""
+    return sum(
+        size for asset in _assets(product) if isinstance(size := asset.get("file:size"), int)
+    )
 
 
 def _write_sidecars(place: Path) -> None:

@@ -12,7 +12,7 @@ number, never by time. A ``key`` is the id of a scene, or ``CHANGE_ID`` for a se
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from tilemap.errors import StoreError
 from tilemap.nightly import quarantine_files
-from tilemap.nightly.database import REBUILD, Database
+from tilemap.nightly.database import REBUILD, Database, side_files
 from tilemap.nightly.facts import Found, Kind, Product, Quarantine, Status
 from tilemap.nightly.publication import Publication
 from tilemap.nightly.rows import (
@@ -315,6 +315,21 @@ class Ledger:
         )  # fmt: skip
         return [product_of(row) for row in rows]
 
+    def oldest_checked(self) -> list[Product]:
+        """Listed products, those first whose files were compared longest ago or never."""
+        rows = self.database.read(
+            "SELECT * FROM product WHERE listed AND NOT removed ORDER BY checked, rowid"
+        )
+        return [product_of(row) for row in rows]
+
+    def checked(self, products: Iterable[Product]) -> None:
+        """Record that the files of these products were compared in this pass."""
+        with self.database.transaction() as connection:
+            connection.executemany(
+                "UPDATE product SET checked = ? WHERE folder = ?",
+                [(self._pass, product.folder) for product in products],
+            )
+
     def unmirrored(self) -> list[Product]:
         """Listed products that are not known to lie where products are mirrored to."""
         rows = self.database.read(
@@ -382,9 +397,11 @@ def _slots(values: Mapping[str, object]) -> str:
 
 def _refuse_lost(path: Path) -> None:
     """An empty ledger where products lie would have all of them made once more."""
-    if path.exists():
+    there = path.exists()
+    if there and any(f.exists() and f.stat().st_size for f in (path, side_files(path)[0])):
         return
     root = path.parent
     published = (file.parent.name for file in root.glob("products/*/*/*/work.json"))
     if any(not name.startswith(".") for name in published) or any(quarantine_files.paths(root)):
-        raise StoreError(f"{root} holds products, but no {path.name}; {REBUILD}")
+        what = f"an empty {path.name}" if there else f"no {path.name}"
+        raise StoreError(f"{root} holds products, but {what}; {REBUILD}")

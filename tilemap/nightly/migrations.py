@@ -7,9 +7,18 @@ as ISO 8601 text with their offset, dates are ISO text, what is structured is JS
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
+from functools import cache
 from pathlib import Path
 
 from tilemap.errors import ConfigError, StoreError
+
+REBUILD = "run `tilemap ledger rebuild`"
+
+
+class DamagedLedgerError(StoreError):
+    """A file that is no sound ledger; a new one can be made from what lies on disk."""
+
 
 APPLICATION_ID = 0x746D6C67
 """``tmlg``: tells a ledger from any other SQLite file."""
@@ -119,7 +128,10 @@ _FIRST = (
     )""",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST,)
+# The number of the pass that last compared the files of a product with their checksums.
+_SECOND = ("ALTER TABLE product ADD COLUMN checked INTEGER",)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND)
 """Statements of each step; the first makes version 1 of an empty file."""
 
 
@@ -133,27 +145,41 @@ def check_version(connection: sqlite3.Connection, path: Path) -> None:
 
     Raises:
         ConfigError: of a newer version.
+        DamagedLedgerError: its tables are not those of its version.
         StoreError: it is no ledger.
     """
     version, mark, tables = _told_at_once(connection)
     if mark != APPLICATION_ID and (tables or version):
-        raise StoreError(f"{path} is an SQLite file, but no ledger of tilemap; move it away")
+        raise StoreError(
+            f"{path} is an SQLite file, but no ledger of tilemap; move it away, and {REBUILD}"
+        )
     if version > len(MIGRATIONS):
         raise ConfigError(
-            f"{path} is of version {version}, this tilemap reads up to {len(MIGRATIONS)}; "
-            "use the tilemap that wrote it, or a newer one"
+            f"{path} is of version {version}, this tilemap reads up to {len(MIGRATIONS)}; use the "
+            f"tilemap that wrote it, or a newer one. If none did, move it away, and {REBUILD}"
         )
+    if tables != _tables_of(MIGRATIONS[:version]):
+        raise DamagedLedgerError(f"{path} is damaged (its tables are not as made); {REBUILD}")
 
 
-def _told_at_once(connection: sqlite3.Connection) -> tuple[int, int, int]:
-    """Version, mark and number of tables, all of one moment: another process may be making it."""
+@cache
+def _tables_of(steps: tuple[tuple[str, ...], ...]) -> tuple[str, ...]:
+    """Tables and indexes that these steps make of an empty file."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        for statement in (statement for step in steps for statement in step):
+            connection.execute(statement)
+        return _told_at_once(connection)[2]
+
+
+def _told_at_once(connection: sqlite3.Connection) -> tuple[int, int, tuple[str, ...]]:
+    """Version, mark and tables, all of one moment: another process may be making it."""
     outermost = not connection.in_transaction
     if outermost:
         connection.execute("BEGIN")
     try:
         mark = connection.execute("PRAGMA application_id").fetchone()[0]
-        tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
-        return version_of(connection), mark, tables
+        made = "SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name"
+        return version_of(connection), mark, tuple(row[0] for row in connection.execute(made))
     finally:
         if outermost and connection.in_transaction:
             connection.execute("ROLLBACK")  # nothing was written

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import time
 import traceback
-from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,6 +13,7 @@ from tilemap.errors import (
     EXIT_OK,
     EXIT_PARTIAL,
     BusyError,
+    DamagedInputError,
     InputChangedError,
     ModelError,
     OutputError,
@@ -25,7 +25,7 @@ from tilemap.files import outside_error, storing
 from tilemap.nightly.cataloging import PARQUET, sync_catalog, sync_parquet
 from tilemap.nightly.config import AreaTable
 from tilemap.nightly.doing import Made, PassCluster, do_work
-from tilemap.nightly.facts import CHANGE_ID, Done, PassOutcome, Product, Quarantine
+from tilemap.nightly.facts import CHANGE_ID, Done, PassOutcome, Problem, Product, Quarantine
 from tilemap.nightly.hands import Ended, Hands
 from tilemap.nightly.ledger import Ledger
 from tilemap.nightly.lock import Lock, LostLockError, acquire
@@ -92,6 +92,10 @@ class _Pass:
         self.survey = Survey()
         self.pending: list[Work] = []
         self.running: dict[tuple[str, str, str], Trial] = {}
+        self.waiting = {area.name: area for area in areas}
+        """Areas whose series are still to be looked at."""
+        self.mended: dict[str, set[str]] = {}
+        """Ids of scenes that were mapped again for their series, by area."""
         self.done: list[Done] = []
         self.removed: list[str] = []
         budget = request.budget_s
@@ -106,8 +110,8 @@ class _Pass:
         error: TilemapError | None = None
         with self.log:
             try:
-                recover(self.config, self.places, self.ledger, self.lock, self.log)
-                self._look()
+                lost = recover(self.config, self.places, self.ledger, self.lock, self.log)
+                self._look(lost)
                 status = self._work()
                 self.removed = retain(
                     self.config, self.areas, self.places, self.ledger, self.lock, self.log
@@ -127,10 +131,20 @@ class _Pass:
 
     # --- before ------------------------------------------------------------------------------
 
-    def _look(self) -> None:
-        """Find what there is and what is to be done."""
+    def _look(self, lost: Sequence[Product]) -> None:
+        """Find what there is and what is to be done.
+
+        Args:
+            lost: products that are to be made again.
+        """
         found = survey(self.config, self.areas, self.ledger, self.started, write=True)
         self.survey, self.pending = found, list(found.maps)
+        found.problems += [
+            Problem(one.area, one.folder, f"{one.id} is damaged and its scene is not there: bring "
+                    "it back, and the next night makes the map again")
+            for one in lost
+            if one.kind == "map" and one.id not in found.found.get(one.area, {one.id: None})
+        ]  # fmt: skip
         for problem in found.problems:
             text = f"{problem.area}: {problem.text}"
             self.log.event("problem", "warning", text, area=problem.area, source=problem.source)
@@ -166,8 +180,6 @@ class _Pass:
 
     def _do_all(self, hands: Hands) -> None:
         """Map the scenes; each area's dates are compared as soon as its scenes are done."""
-        left = Counter(work.area for work in self.pending)
-        waiting = {area.name: area for area in self.areas}
         while True:
             while self.pending and not self._over() and self._fits(self.pending[0], hands):
                 self._begin(self.pending[0], hands)
@@ -175,15 +187,13 @@ class _Pass:
             if hands.busy:
                 ended = hands.wait()
                 self._end(ended)
-                if ended.work.kind == "map":
-                    left[ended.work.area] -= 1
                 area = ended.work.area
-            elif waiting and not self.pending:
-                area = next(iter(waiting))
+            elif self.waiting and not self.pending:
+                area = next(iter(self.waiting))
             else:
                 return
-            if not left[area] and area in waiting:
-                self._series(waiting.pop(area))
+            if area in self.waiting and all(w.area != area for w in (*self.pending, *hands.busy)):
+                self._series(self.waiting.pop(area))
 
     def _over(self) -> bool:
         return self.budget is not None and time.monotonic() - self.clock >= self.budget
@@ -208,16 +218,25 @@ class _Pass:
 
     def _series(self, area: AreaTable) -> None:
         """See whether the dates of an area are to be compared now."""
+        mended = self.mended.get(area.name, ())
         try:
-            work = survey_series(self.config, area, self.ledger, self.places, self.survey)
+            work = survey_series(self.config, area, self.ledger, self.places, self.survey, mended)
         except ModelError:
             return  # told when its scenes were looked for
         if isinstance(work, Quarantine):
             self.survey.set_aside.append(work)
+        elif isinstance(work, list):
+            self._map_again(area, work)
         elif work is None:
             self.survey.skipped += self.ledger.product(area.name, "change", CHANGE_ID) is not None
         else:
             self.pending.insert(0, work)
+
+    def _map_again(self, area: AreaTable, works: Sequence[Work]) -> None:
+        """Put scenes before the series of their area, whose runs are gone or damaged."""
+        self.mended.setdefault(area.name, set()).update(work.id for work in works)
+        self.pending[:0] = works
+        self.waiting[area.name] = area
 
     def _begin(self, work: Work, hands: Hands) -> None:
         """Begin one piece of work.
@@ -267,12 +286,29 @@ class _Pass:
                 if known is error:
                     raise
                 raise known from error
-            self._failed(trial, known)
+            if not self._mends(trial, known):
+                self._failed(trial, known)
         else:
             self.ledger.release(work.area, work.kind, work.id)
             self._finish(trial, trial.made(ended.made, product))
             self._clear(work, product)
         del self.running[work.area, work.kind, work.id]
+
+    def _mends(self, trial: Trial, error: TilemapError) -> bool:
+        """Have dates of a series mapped again if they are damaged; return False if none is."""
+        work = trial.work
+        if work.kind == "map" or not isinstance(error, DamagedInputError):
+            return False
+        area, mended = self.config.area(work.area), self.mended.get(work.area, ())
+        again = survey_series(
+            self.config, area, self.ledger, self.places, self.survey, mended, deep=True
+        )
+        if not isinstance(again, list):
+            return False
+        self._map_again(area, again)
+        self.ledger.finish(trial.attempt, "interrupted", datetime.now(UTC), str(error))
+        self.log.event("damaged", "warning", f"{work.area}, change: {error}", area=work.area)
+        return True
 
     def _failed(self, trial: Trial, error: TilemapError) -> None:
         """Tell of work that failed; set it aside where another try would be in vain."""

@@ -10,9 +10,6 @@ from tilemap.nightly.database import Database
 from tilemap.nightly.facts import Product
 from tilemap.nightly.rows import product_of, product_values, to_text
 
-_KEPT = ("folder", "digest")
-"""A forgotten product has its digest no more."""
-
 
 class Publication:
     """A change of what is published; given by ``Ledger.publishing``."""
@@ -56,7 +53,8 @@ class Publication:
     def correct(self, product: Product) -> None:
         """Have the row of a folder say what the record in the folder says."""
         values = product_values(product)
-        changed = ", ".join(f"{name} = :{name}" for name in values if name not in _KEPT)
+        kept = {"folder"} if product.digest else {"folder", "digest"}  # it was forgotten
+        changed = ", ".join(f"{name} = :{name}" for name in values if name not in kept)
         self._connection.execute(f"UPDATE product SET {changed} WHERE folder = :folder", values)
 
     def unlist(self, product: Product, now: datetime) -> None:

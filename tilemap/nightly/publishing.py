@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from tilemap.directory import OURS, RUN_FILE, read_json
 from tilemap.errors import OutputError, StoreError
 from tilemap.files import storing, write_sealed
+from tilemap.nightly import disk
 from tilemap.nightly.cataloging import sync_catalog
 from tilemap.nightly.config import NightlyConfig
 from tilemap.nightly.doing import Made
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from tilemap.nightly.lock import Lock
 
 ITEM, WORK = "item.json", "work.json"
+_LARGE = (".tif", ".gpkg")
 
 
 def publish(
@@ -41,20 +44,42 @@ def publish(
         LostLockError: if the lock was taken over; nothing is published then.
         OutputError: if the files cannot be written, or the disk is full; nothing is left then.
     """
-    final = places.product(work.area, work.id, work.digest)
-    staged = final.with_name(f".staged-{final.name}")
+    before = ledger.product(work.area, work.kind, work.id)
+    if before is not None and _is_there(work, made, before, places):
+        return before
+    final = _place(work, places, ledger)
+    staged, broken = (final.with_name(f".{how}-{final.name}") for how in ("staged", "removed"))
     name = title_of(work.kind, work.area, work.id)
     try:
         with storing(f"cannot publish {name} into {places.products}", kind=OutputError):
             product = stage(work, made, places, staged, final)
             with ledger.publishing(lock) as publication:
+                if final.exists():
+                    final.rename(broken)
                 staged.rename(final)
                 sync_folder(final.parent)
                 publication.add(product)
                 sync_catalog(config, places, ledger.products())
     finally:
         shutil.rmtree(staged, ignore_errors=True)
+    shutil.rmtree(broken, ignore_errors=True)
     return product
+
+
+def _is_there(work: Work, made: Made, before: Product, places: Places) -> bool:
+    """Return True if what was made is published already, as after a run that was only mended."""
+    result = str(made.record["digest"])
+    same = (before.digest, before.result, before.status) == (work.digest, result, made.status)
+    return same and made.status == "ok" and not disk.lost(places.root, before, contents=True)
+
+
+def _place(work: Work, places: Places, ledger: Ledger) -> Path:
+    """Folder of a product: that of the same one if it is damaged, else a new one."""
+    for product in ledger.products(listed=False, area=work.area):
+        same = (product.kind, product.id, product.digest) == (work.kind, work.id, work.digest)
+        if same and disk.lost(places.root, product, contents=True):
+            return places.products / product.folder
+    return places.product(work.area, work.id, work.digest)
 
 
 def stage(work: Work, made: Made, places: Places, staged: Path, final: Path) -> Product:
@@ -156,14 +181,16 @@ def _day(record: Mapping[str, Any]) -> date | None:
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """The same bytes under another name: a link where the file system can, else a copy.
+    """The same bytes under another name: of a large file a link where the file system can.
 
     A run replaces its files by renaming new ones into place, so that a link keeps the old bytes.
+    A small file is copied, so that one of the two can mend the other.
     """
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
+    if source.suffix in _LARGE:
+        with suppress(OSError):
+            os.link(source, target)
+            return
+    shutil.copyfile(source, target)
 
 
 def _write(path: Path, value: Mapping[str, Any]) -> None:

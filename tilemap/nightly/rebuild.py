@@ -151,7 +151,10 @@ def _open_old(path: Path) -> Ledger | None:
 def _refuse_alive(path: Path) -> int:
     """The token of a damaged ledger, as far as it can be read; an error if its holder lives."""
     state: LockState | None = None
-    with suppress(sqlite3.DatabaseError), closing(connect(path, "ro")) as connection:
+    with (
+        suppress(sqlite3.DatabaseError, DamagedLedgerError),
+        closing(connect(path, "ro")) as connection,
+    ):
         connection.row_factory = sqlite3.Row
         row = connection.execute("SELECT * FROM lock").fetchone()
         state = None if row is None else lock_of(row)
@@ -178,11 +181,13 @@ def _read_disk(root: Path, old: Ledger | None) -> _Disk:
                 continue
             product = rows[folder]
         found.products[folder] = product
-        if faults := disk.lost(root, product, contents=True):
-            found.notes.append(f"{folder}: {faults[0]}; it is not listed, and made again")
+        mended = disk.mend(root, product)
+        found.notes += [f"{folder}: its {name} is written again" for name in mended.written]
+        found.notes += [f"{folder}: {fault}" for fault in mended.faults]
+        if mended.lost:
+            found.notes.append(f"{folder}: {mended.lost[0]}; it is not listed, and made again")
         else:
             sound.add(folder)
-            found.notes += [f"{folder}: {note}" for note in disk.mend(root, product)]
     areas = sorted({product.area for product in found.products.values()})
     for area in areas:
         found.listed |= _listed(root, area, [found.products[f] for f in sorted(sound)], found.notes)
@@ -284,7 +289,7 @@ def _products_before(old: Ledger | None) -> dict[str, dict[str, Any]]:
         return {}
     every = old.database.read("SELECT * FROM product ORDER BY rowid")
     rows = [dict(row) for row in every if _is_sound(product_of, row)]
-    own = ("unlisted", "forgotten", "mirrored", "removed")
+    own = ("unlisted", "forgotten", "mirrored", "removed", "checked")
     return {row["folder"]: row if row["removed"] else {n: row[n] for n in own} for row in rows}
 
 

@@ -73,8 +73,8 @@ def tell_only(request: PassRequest, places: Places, areas: Sequence[AreaTable]) 
                 continue
             with contextlib.suppress(ModelError):  # told among the problems
                 work = survey_series(request.config, area, ledger, places, found)
-                if isinstance(work, Work):
-                    waiting.append(work.waiting)
+                if isinstance(work, Work | list):
+                    waiting += [one.waiting for one in (work if isinstance(work, list) else [work])]
     return PassOutcome(
         id=stamp(started), root=str(places.root), config=request.file, host=socket.gethostname(),
         started=started, ended=datetime.now(UTC), seconds=time.monotonic() - clock, status="ok",

@@ -299,6 +299,8 @@ def product_of(row: sqlite3.Row) -> Product:
     value = {name: decode_json(row[name]) for name in _STRUCTURED}
     known = {name: row[name] for name in _PRODUCT_TYPES if name not in _STRUCTURED} | value
     expect(known, _PRODUCT_TYPES)
+    if row["listed"] and row["removed"]:
+        raise ValueError("a product cannot be both listed and removed")
     return Product(
         area=row["area"],
         kind=row["kind"],

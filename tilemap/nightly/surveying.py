@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tilemap.directory import RUN_FILE, read_json
-from tilemap.errors import ModelError
+from tilemap.directory import RUN_FILE
+from tilemap.errors import ModelError, SceneError, StoreError
+from tilemap.files import read_sealed
 from tilemap.nightly.config import AreaTable, NightlyConfig, is_remote
 from tilemap.nightly.facts import Found, Problem, Product, Quarantine
 from tilemap.nightly.places import Places
@@ -40,8 +41,7 @@ class Survey:
         copying: scenes left for the next pass.
         set_aside: scenes in quarantine that are still as they were.
         problems: sources that could not be looked through, models that are not there.
-        seen: ids of the scenes found, by area; only of areas all of whose sources were looked
-            through.
+        found: all scenes that were found, by area and id.
         notes: for people.
     """
 
@@ -50,7 +50,7 @@ class Survey:
     copying: list[Found] = field(default_factory=list)
     set_aside: list[Quarantine] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
-    seen: dict[str, set[str]] = field(default_factory=dict)
+    found: dict[str, dict[str, Found]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 
@@ -88,14 +88,13 @@ def _survey_area(
         area, config, now.timestamp(), lambda key, fingerprint: known.get(key) == fingerprint
     )
     survey.problems += problems
-    if not problems:
-        survey.seen[area.name] = {scene.id for scene in scenes}
+    survey.found[area.name] = {scene.id: scene for scene in scenes}
     if write:
         with ledger.together():
             for scene in scenes:
                 ledger.see(scene, now)
             if not problems:
-                ledger.gone(area.name, survey.seen[area.name], now)
+                ledger.gone(area.name, survey.found[area.name], now)
     try:
         models = model_identities(config, area)
     except ModelError as error:
@@ -134,12 +133,33 @@ def model_identities(config: NightlyConfig, area: AreaTable) -> list[dict[str, A
 
 
 def survey_series(
-    config: NightlyConfig, area: AreaTable, ledger: Ledger, places: Places, survey: Survey
-) -> Work | Quarantine | None:
+    config: NightlyConfig,
+    area: AreaTable,
+    ledger: Ledger,
+    places: Places,
+    survey: Survey,
+    mended: Collection[str] = (),
+    deep: bool = False,
+) -> Work | Quarantine | list[Work] | None:
     """What is to be done about the series of an area whose scenes are done.
 
     Maps of another model or of other options than the area's of now are left out.
+
+    Args:
+        config: of the passes.
+        area: whose series.
+        ledger: what is known.
+        places: of the passes.
+        survey: scenes that were found; what hinders the series is added to its problems.
+        mended: ids of scenes that were mapped again for the series in this pass.
+        deep: read all probabilities of the dates, as they are damaged somewhere.
+
+    Returns:
+        The series; or what set it aside; or scenes that are to be mapped again before it, since
+        their runs are gone or damaged; or None.
     """
+    from tilemap.changing.dates import lacks_of
+
     if not area.series:
         return None
     models, options = model_identities(config, area), by_content(config.segment_options(area))
@@ -148,18 +168,75 @@ def survey_series(
         for product in ledger.products(area=area.name)
         if product.kind == "map"
         and product.digest == map_digest(product.fingerprint, models, options)
-        and (places.root / product.run).is_dir()
     ]
     kept = wanted((), listed, config.retention.keep_dates)
     dates, notes = dates_of([product for product in listed if product.id in kept])
     survey.notes += [note for note in notes if note not in survey.notes]
     if len(dates) < 2:
         return None
-    change = config.change_options(area)
-    lacks = [_lacks(places.root / product.run) for product in dates]
-    options, masks = by_content(change), _masks(change, dates)
-    work = change_work(area.name, dates, options, area.priority, masks, lacks)
-    return decide(work, ledger, config.nightly.attempts)
+    records = [read_sealed(places.root / product.run / RUN_FILE) for product in dates]
+    broken = [date for date, record in zip(dates, records, strict=True) if record is None]
+    if not broken:
+        change = config.change_options(area)
+        lacks = [lacks_of(record) for record in records if record is not None]
+        options, masks = by_content(change), _masks(change, dates)
+        work = change_work(area.name, dates, options, area.priority, masks, lacks)
+        decided = decide(work, ledger, config.nightly.attempts)
+        if isinstance(decided, Work):
+            broken = [date for date in dates if not _is_whole(places.root / date.run, deep)]
+        if not broken:
+            return decided
+    return _again(broken, area, ledger, survey, mended)
+
+
+def _is_whole(run: Path, deep: bool) -> bool:
+    """Return True if the run of a date can be read; if ``deep``, all of its probabilities."""
+    from tilemap.changing.dates import open_date
+    from tilemap.stores.probabilities import FILE, ProbabilityStore
+
+    try:
+        open_date(run, "1970-01-01")  # any day: the record may not know it
+        return not deep or ProbabilityStore(run / FILE).verify()
+    except (SceneError, StoreError):
+        return False
+
+
+def _again(
+    broken: Sequence[Product],
+    area: AreaTable,
+    ledger: Ledger,
+    survey: Survey,
+    mended: Collection[str],
+) -> list[Work] | None:
+    """Scenes to map again since their runs are gone or damaged; None if one cannot be."""
+    works, hindered = [], False
+    for product in broken:
+        found = survey.found[area.name].get(product.id)
+        same = found is not None and _plain(found.fingerprint) == _plain(product.fingerprint)
+        aside = ledger.quarantined(area.name, "map", product.id)
+        if found is None or not same or aside is not None or product.id in mended:
+            hindered = True
+            name = f"{area.name}/{product.id}"
+            reason = "it is in quarantine" if aside else "its scene is not there as it was"
+            if product.id in mended:
+                reason = "it could not be mapped again"
+            text = (
+                f"the series waits: the run of {name} is gone or damaged, and {reason}; mend "
+                f"that, or leave the date out with `tilemap ledger forget {name}`"
+            )
+            survey.problems.append(Problem(area.name, product.run, text))
+        else:
+            works.append(
+                Work(
+                    area.name, "map", product.id, product.digest, product.day,
+                    "its run is gone or damaged", area.priority, found.sources, found.fingerprint,
+                )
+            )  # fmt: skip
+    return None if hindered else works
+
+
+def _plain(fingerprint: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [dict(file) for file in fingerprint]
 
 
 def by_content(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -175,14 +252,6 @@ def by_content(options: Mapping[str, Any]) -> dict[str, Any]:
     if "mask" in found:
         found["mask"] = True  # the masks of the dates have content of their own
     return found
-
-
-def _lacks(run: Path) -> str:
-    """Digest of the tiles that a run could not map; empty if there are none."""
-    from tilemap.changing.dates import lacks_of
-
-    record = read_json(run / RUN_FILE)
-    return lacks_of(record) if isinstance(record, dict) else ""
 
 
 def _masks(options: dict[str, Any], dates: Sequence[Product]) -> list[Any] | None:

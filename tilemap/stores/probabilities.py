@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from odc.geo.geobox import GeoBox
 
-from tilemap.errors import DamagedError, StoreError
+from tilemap.errors import DamagedError, DamagedInputError, StoreError
 from tilemap.geometry import Tile, TileGrid
 from tilemap.stores import georeference as geo
 from tilemap.stores.chunks import DamagedStoreError, open_group, read_chunk
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tilemap.stores.remote.place import Place
 
 FILE = "probabilities.zarr"
-_MENDS = "the same `tilemap segment` on that directory mends it"
+MENDS = "the same `tilemap segment` on that directory mends it"
 _ONE = int(np.float16(1.0).view(np.uint16))
 _QUANTISED = np.rint(
     np.arange(_ONE + 1, dtype=np.uint16).view(np.float16).astype(np.float64) * 254
@@ -53,7 +53,7 @@ class ProbabilityStore(DateStore):
         try:
             attributes = open_group(path).attrs.asdict()
         except DamagedStoreError as error:
-            raise DamagedStoreError(f"{error}; {_MENDS}") from error
+            raise DamagedStoreError(f"{error}; {MENDS}") from error
         try:
             cut: Any = attributes["tilemap:grid"]
             kinds: Any = attributes["tilemap:classes"]
@@ -116,9 +116,9 @@ class ProbabilityStore(DateStore):
         """One core, uint8 (class, y, x); a store that is read for others stays as it is.
 
         Raises:
-            StoreError: if it was never written or is damaged; says what to do.
+            DamagedInputError: if it was never written or is damaged; says what to do.
         """
         try:
             return read_chunk(self._array, (0, *tile))
         except StoreError as error:
-            raise StoreError(f"{self.path}: {error}; {_MENDS}") from error
+            raise DamagedInputError(f"{self.path}: {error}; {MENDS}") from error
