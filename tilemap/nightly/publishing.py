@@ -159,11 +159,18 @@ def _item(work: Work, made: Made, places: Places, staged: Path, final: Path) -> 
         if lies is None:
             raise StoreError(f"{made.run} must have an {ITEM}, it has none")
         item = with_sources(lies, _dates(work, places), final)
-        digest, size = measure_file(staged / RUN_FILE)
         item["assets"]["run"] = {
             "href": f"./{RUN_FILE}", "title": "What was run", "roles": ["metadata"],
-            "type": "application/json", "file:checksum": multihash(digest), "file:size": size,
+            "type": "application/json",
         }  # fmt: skip
+        known = {asset["href"].removeprefix("./"): asset for asset in item["assets"].values()}
+        for path in sorted(staged.iterdir()):  # so that each has its checksum
+            asset = known.get(path.name)
+            if asset is None:
+                asset = {"href": f"./{path.name}", "title": path.name, "roles": ["metadata"]}
+                item["assets"][path.name] = asset
+            digest, size = measure_file(path)
+            asset |= {"file:checksum": multihash(digest), "file:size": size}
     href = f"{final.relative_to(places.products).as_posix()}/{ITEM}"
     return dict(member(item, href, name).item)
 
