@@ -268,6 +268,50 @@ def test_a_mask_of_another_product_is_refused(tmp_path: Path, make_run: MakeRun)
     gather_reader(found, _geobox(0, 0, 61, 90), path, Rule.parse("hls-fmask"))
 
 
+@pytest.mark.parametrize("band", ["2", "cloud", "Cloud"])
+def test_the_band_of_a_mask_is_named(tmp_path: Path, make_run: MakeRun, band: str) -> None:
+    """By its number or its description; the others hide nothing."""
+    found = open_date(make_run(tmp_path / "y2000", soften(LABELS, 4), None))
+    planes = np.zeros((3, *SHAPE), np.uint8)
+    planes[1, 5:9] = planes[0, 20:] = 1
+    path = write_geotiff(
+        tmp_path / "m.tif", planes, crs="EPSG:32718", transform=AFFINE,
+        names=("snow", "cloud", "shadow"),
+    )  # fmt: skip
+    reader = gather_reader(found, found.geobox, f"{path}:{band}", Rule.parse("values:1"))
+    hidden = reader.read(Window(0, 0, *SHAPE))[0] == 255
+    assert np.array_equal(hidden, planes[1] == 1)
+
+
+@pytest.mark.parametrize(
+    ("band", "why"), [("", "has 3;"), (":4", "has no band '4'"), (":haze", "has no band 'haze'")]
+)
+def test_a_mask_of_several_bands_says_which(
+    tmp_path: Path, make_run: MakeRun, band: str, why: str
+) -> None:
+    """Of several bands none is guessed; the error lists them."""
+    found = open_date(make_run(tmp_path / "y2000", soften(LABELS, 4), None))
+    planes = np.zeros((3, *SHAPE), np.uint8)
+    path = write_geotiff(
+        tmp_path / "m.tif", planes, crs="EPSG:32718", transform=AFFINE, names=("snow", "", "cloud")
+    )
+    with pytest.raises(
+        SceneError, match=r"must be one band.*1 .snow., 2 .band 2., 3 .cloud."
+    ) as no:
+        gather_reader(found, found.geobox, f"{path}{band}", Rule.parse("values:1"))
+    assert why in str(no.value)
+
+
+def test_a_colon_may_belong_to_the_name_of_a_mask(tmp_path: Path, make_run: MakeRun) -> None:
+    """Where such a file exists, it is meant."""
+    found = open_date(make_run(tmp_path / "y2000", soften(LABELS, 4), None))
+    path = write_geotiff(
+        tmp_path / "m.tif:1", np.ones((1, *SHAPE), np.uint8), crs="EPSG:32718", transform=AFFINE
+    )
+    reader = gather_reader(found, found.geobox, path, Rule.parse("values:1"))
+    assert (reader.read(Window(0, 0, *SHAPE)) == 255).all()
+
+
 def test_a_mask_that_cannot_be_one_is_refused(tmp_path: Path, make_run: MakeRun) -> None:
     """Numbers with a fraction; another place. Before anything is read of the date."""
     found = open_date(make_run(tmp_path / "y2000", soften(LABELS, 4), None))

@@ -94,6 +94,19 @@ def _not_observed(root: Root, outcome: PassOutcome) -> float:
     return float(json.loads(path.read_text())["found"]["not_observed"])
 
 
+def test_another_band_of_the_masks_is_another_comparison(root: Root) -> None:
+    """One band hides all, the other nothing."""
+    for year in (2010, 2015):
+        planes = np.stack([np.full(SHAPE, hidden, np.uint8) for hidden in (0, 1)])
+        (root.folder / "masks").mkdir(exist_ok=True)
+        write_geotiff(root.folder / "masks" / f"s{year}0701.tif", planes, names=("snow", "cloud"))
+    clear = root.night(mask="masks/{scene}.tif:snow", mask_rule="values:1")
+    assert _not_observed(root, clear) == 0
+    cloudy = root.night(mask="masks/{scene}.tif:2", mask_rule="values:1")
+    assert _did(cloudy) == [("change", "ok")]
+    assert _not_observed(root, cloudy) == 1
+
+
 def test_a_corrected_mask_is_used_and_a_moved_one_is_the_same(root: Root) -> None:
     """Though its size and its time say nothing of it."""
     for year, hidden in ((2010, False), (2015, True)):

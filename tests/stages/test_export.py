@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from odc.geo.geobox import GeoBox
 
+from tilemap.area import CellArea
 from tilemap.errors import StoreError
 from tilemap.geometry import TileGrid, Window
 from tilemap.stages.export import count_values, export_raster
@@ -67,6 +68,37 @@ def test_exports_what_the_store_holds(tmp_path: Path) -> None:
     assert receipt.areas_km2 is not None
     np.testing.assert_allclose(receipt.areas_km2, np.array(receipt.counts) * 1e-4, rtol=1e-6)
     assert not list((tmp_path / "scratch").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("crs", "transform", "tolerance"),
+    [
+        ("EPSG:4326", Affine(0.25, 0, -30, 0, -0.25, 84.0), 1e-12),
+        ("EPSG:3857", Affine(9e3, 0, 0, 0, -9e3, 1.5e7), 1e-4),
+        ("EPSG:32633", Affine(2e3, 0, 1e5, 0, -2e3, 7e6), 1e-4),
+    ],
+)
+@pytest.mark.parametrize("core", [64, 301])
+def test_areas_are_those_of_the_pixels_that_a_class_has(
+    tmp_path: Path, crs: str, transform: Affine, tolerance: float, core: int
+) -> None:
+    """One class in the north and one in the south: not the mean pixel of a tile, in any cut."""
+    source = np.ones(SHAPE, np.uint8)
+    source[:100] = 2
+    source[:, 200:] = 3
+    look = RasterProfile(GeoBox(SHAPE, transform, crs))
+    receipt = export_raster(
+        lambda window: source[window.slices()], TileGrid(SHAPE, core, 0, 0), look,
+        tmp_path / "out.tif", tmp_path / "scratch",
+    )  # fmt: skip
+    cell = CellArea(look.geobox)
+    parts = {
+        1: Window(100, 0, 301, 200), 2: Window(0, 0, 100, 200), 3: Window(0, 200, 301, 257)
+    }  # fmt: skip
+    assert receipt.areas_km2 is not None
+    for number, window in parts.items():
+        exact = cell.mean_km2(window) * window.size
+        assert receipt.areas_km2[number] == pytest.approx(exact, rel=tolerance)
 
 
 def test_bytes_do_not_depend_on_the_grid(tmp_path: Path) -> None:

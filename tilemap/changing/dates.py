@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import re
 from collections.abc import Mapping, Sequence
@@ -24,8 +25,9 @@ from tilemap.stages.gather import GatherReader
 from tilemap.stores.fingerprint import Inputs
 from tilemap.stores.grids import footprint
 from tilemap.stores.inputs import find_inputs
-from tilemap.stores.masks import Rule
+from tilemap.stores.masks import Rule, mask_file
 from tilemap.stores.mosaic import Handles
+from tilemap.stores.opening import plain_path
 from tilemap.stores.probabilities import FILE, MENDS, ProbabilityStore
 from tilemap.stores.rasters import Raster, describe
 from tilemap.stores.sensors import MIDDLE, day_of_name
@@ -254,7 +256,7 @@ def check_comparable(
 def gather_reader(
     found: DateInput,
     geobox: GeoBox,
-    mask: Path | None = None,
+    mask: str | Path | None = None,
     rule: Rule | None = None,
     inputs: Inputs | None = None,
 ) -> GatherReader:
@@ -263,7 +265,7 @@ def gather_reader(
     Args:
         found: the date.
         geobox: grid of the series.
-        mask: raster of clouds and the like, on any grid.
+        mask: raster of clouds and the like, on any grid; see ``check_mask``.
         rule: which of its numbers were not observed.
         inputs: the files that it reads, mask and labels.
 
@@ -271,37 +273,39 @@ def gather_reader(
         SceneError: if the mask cannot hold what the rule asks for.
         SceneMismatchError: if the mask has no ground in common with the series.
     """
-    if mask is not None:
-        check_mask(mask, geobox, rule)
+    clouds = None if mask is None else check_mask(mask, geobox, rule)
     place = found.path.absolute()
     return GatherReader(
         probabilities=None if found.hard else place / FILE,
         labels=place / LABELS if found.hard else None,
         values=tuple(c.value for c in found.classes),
         geobox=geobox,
-        mask=None if mask is None else mask.absolute(),
+        mask=None if clouds is None else Path(clouds.path),
+        mask_band=1 if clouds is None else clouds.bands[0].index,
         rule=rule,
         digest=found.digest,
         inputs=inputs or Inputs(),
     )
 
 
-def check_mask(mask: Path, geobox: GeoBox, rule: Rule | None = None) -> Raster:
+def check_mask(mask: str | Path, geobox: GeoBox, rule: Rule | None = None) -> Raster:
     """A mask holds whole numbers and lies where the series lies.
 
     Args:
-        mask: its file.
+        mask: its file; of a file of several bands ``FILE:BAND``, a number or a description.
         geobox: grid of the series.
         rule: held against some of its pixels, from all over it.
 
     Returns:
-        The mask, as described.
+        The mask, as described, with its one band.
 
     Raises:
-        SceneError: if it holds other numbers, or cannot be read; if they are no codes of the rule.
+        SceneError: if it holds other numbers, or cannot be read; if they are no codes of the rule;
+            if it has several bands and none is named, or not the one that is.
         SceneMismatchError: if the two have no ground in common; naming both bounding boxes.
     """
-    raster = describe(str(mask))
+    file, band = mask_file(str(mask))
+    raster = _one_band(describe(str(plain_path(file))), band)
     dtype = np.dtype(raster.bands[0].dtype)
     if dtype.kind not in "iu":
         raise SceneError(f"a mask must hold whole numbers, {mask} holds {dtype}")
@@ -320,3 +324,23 @@ def check_mask(mask: Path, geobox: GeoBox, rule: Rule | None = None) -> Raster:
             except SceneError as error:
                 raise SceneError(f"{mask}: {error}") from error
     return raster
+
+
+def _one_band(raster: Raster, wanted: str) -> Raster:
+    """The same mask with the band that is wanted alone; its only one if none is named."""
+    bands = raster.opaque().bands
+    if not wanted and len(bands) == 1:
+        return raster
+    names = {b.index: b.said or b.description or f"band {b.index}" for b in bands}
+    found = [
+        band for band in bands
+        if wanted and wanted.lower() in (str(band.index), names[band.index].lower())
+    ]  # fmt: skip
+    if len(found) == 1:
+        return dataclasses.replace(raster.opaque(), bands=(found[0],))
+    listed = ", ".join(f"{index} ({name})" for index, name in names.items())
+    what = f"has no band {wanted!r}" if wanted else f"has {len(bands)}"
+    raise SceneError(
+        f"a mask must be one band, {raster.path} {what}; name one as in "
+        f"{Path(raster.path).name}:{bands[-1].index}, of {listed}"
+    )

@@ -235,9 +235,10 @@ class _Run:
         """Open the store of a date; make it if it is not there."""
         prepared, settings = self.prepared, self.prepared.settings
         fact = prepared.facts[number]
-        mask, files = None, fact.inputs.files
+        mask: str | None = None
+        files = fact.inputs.files
         if prepared.masks:
-            mask = Path(prepared.masks[number].raster.path)
+            mask = settings.masks[number]
             files += prepared.masks[number].inputs.files
         rule = Rule.parse(settings.mask_rule) if settings.mask_rule is not None else None
         reader = gather_reader(found, prepared.geobox, mask, rule, Inputs(files))

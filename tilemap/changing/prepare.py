@@ -43,7 +43,6 @@ from tilemap.stores.georeference import geobox_attributes, geobox_from_attribute
 from tilemap.stores.geotiff import SceneRequest
 from tilemap.stores.grids import whole
 from tilemap.stores.masks import Rule
-from tilemap.stores.opening import plain_path
 from tilemap.stores.rasters import Raster
 
 FORMAT = 2
@@ -213,7 +212,7 @@ def prepare_series(settings: ChangeSettings, out: Path) -> PreparedSeries:
 
 
 def _masks(settings: ChangeSettings, geobox: GeoBox, rule: Rule | None) -> list[Raster]:
-    return [check_mask(plain_path(mask), geobox, rule) for mask in settings.masks]
+    return [check_mask(mask, geobox, rule) for mask in settings.masks]
 
 
 def _facts(settings: ChangeSettings, number: int, out: Path) -> DateFacts:

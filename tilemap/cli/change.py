@@ -58,7 +58,8 @@ def change(
     mask: Annotated[
         list[str] | None,
         typer.Option(
-            help="Raster of clouds and the like; one per input, in their order.",
+            help="Raster of clouds and the like; one per input, in their order. Of several bands "
+            "FILE:BAND, a number or a name.",
             rich_help_panel=_DATES,
         ),
     ] = None,

@@ -23,6 +23,7 @@ from tilemap.nightly.works import (
     map_digest,
     wanted,
 )
+from tilemap.stores.masks import mask_file
 
 if TYPE_CHECKING:
     from tilemap.nightly.ledger import Ledger
@@ -259,9 +260,9 @@ def _masks(options: dict[str, Any], dates: Sequence[Product]) -> list[Any] | Non
     template = options.get("mask")
     if template is None:
         return None
-    paths = [template.format(scene=product.id) for product in dates]
-    content = _content(paths)
-    return [content[path] for path in paths]
+    named = [mask_file(template.format(scene=product.id)) for product in dates]
+    content = _content([file for file, _ in named])
+    return [[*content[file], {"band": band}] if band else content[file] for file, band in named]
 
 
 def _content(paths: Sequence[str]) -> dict[str, Any]:

@@ -44,6 +44,9 @@ class ExportReceipt:
     seconds: float
 
 
+STRIP = 64
+
+
 def count_values(pixels: ByteArray) -> npt.NDArray[np.int64]:
     """Pixels per stored number, int64 (256,)."""
     flat = np.ascontiguousarray(pixels).reshape(-1)
@@ -54,6 +57,27 @@ def count_values(pixels: ByteArray) -> npt.NDArray[np.int64]:
     if flat.size % 2:
         counts[flat[-1]] += 1
     return np.asarray(counts, dtype=np.int64)
+
+
+def sum_areas(pixels: ByteArray, window: Window, cell: CellArea) -> npt.NDArray[np.float64]:
+    """True area per stored number, km2, float64 (256,); NaN where areas are not known.
+
+    Args:
+        pixels: (y, x) of the window.
+        window: of the raster.
+        cell: areas of its pixels.
+    """
+    total = np.zeros(256)
+    for top in range(window.top, window.bottom, STRIP):  # few rows at once stay in the cache
+        bottom = min(top + STRIP, window.bottom)
+        area = cell.cell_km2(Window(top, window.left, bottom, window.right))
+        rows = pixels[top - window.top : bottom - window.top]
+        if area.shape[1] == 1:  # all pixels of a row are alike
+            counts = np.stack([np.bincount(row, minlength=256) for row in rows])
+            total += (counts * area).sum(axis=0)
+        else:
+            total += np.bincount(rows.ravel(), area.ravel(), minlength=256)
+    return total
 
 
 def export_raster(
@@ -89,9 +113,8 @@ def export_raster(
             window = grid.core_window(tile)
             pixels = read_core(window)
             if count:
-                here = count_values(pixels)
-                counts[:] += here
-                areas[:] += here * cell.mean_km2(window)
+                counts[:] += count_values(pixels)
+                areas[:] += sum_areas(pixels, window, cell)
             yield window, pixels
 
     receipt = write_cog(path, profile, windows(count=countable), scratch)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,7 @@ class GatherReader:
         geobox: grid of the series.
         mask: raster of clouds and the like, on any grid; None for none.
         rule: which of its numbers were not observed.
+        mask_band: of the mask, its number in the file.
         digest: of the run, so that one made anew in its place is opened anew.
         inputs: mask and labels, which must stay what they are.
     """
@@ -97,6 +98,7 @@ class GatherReader:
     rule: Rule | None = None
     digest: str = ""
     inputs: Inputs = Inputs()
+    mask_band: int = 1
 
     def read(self, window: Window) -> ByteArray:
         """Quantised probability, uint8 (class, y, x) of a window inside the grid.
@@ -138,7 +140,9 @@ class _Opened:
             self._index = np.full(256, NODATA - 1, dtype=np.uint8)
             self._index[list(reader.values)] = np.arange(len(reader.values))
         if reader.mask is not None:
-            self._mask = describe(str(reader.mask))
+            mask = describe(str(reader.mask)).opaque()
+            band = next(b for b in mask.bands if b.index == reader.mask_band)
+            self._mask = replace(mask, bands=(band,))
             self._mask_place = Placing(target, self._mask.geobox)
 
     def read(self, window: Window) -> ByteArray:

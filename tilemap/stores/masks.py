@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,6 +40,18 @@ NAMED: dict[str, _Named] = {
     # Fmask of HLS 2: cloud, beside cloud or shadow, shadow; fill (HLS User Guide 2.0, table 9)
     "hls-fmask": _Named((255,), (1, 2, 3), lambda v: (v >= 0) & (v <= 255)),
 }
+
+
+def mask_file(text: str) -> tuple[str, str]:
+    """File and band of a mask as a person names it, ``FILE`` or ``FILE:BAND``.
+
+    A file whose name has a colon in it is taken as it is.
+
+    >>> mask_file("no-such-folder/clouds.tif:8")
+    ('no-such-folder/clouds.tif', '8')
+    """
+    file, colon, band = text.rpartition(":")
+    return (file, band.strip()) if colon and band and not Path(text).exists() else (text, "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -164,6 +164,31 @@ def test_sidecars_are_part_of_what_a_scene_is_known_by(site: Site, sidecar: str)
     assert [r["name"] for r in after] == sorted(r["name"] for r in after)
 
 
+VRT = """<VRTDataset rasterXSize="4" rasterYSize="4"><VRTRasterBand dataType="Byte" band="1">
+<SimpleSource><SourceFilename relativeToVRT="1">{file}</SourceFilename><SourceBand>1</SourceBand>
+</SimpleSource></VRTRasterBand></VRTDataset>"""
+
+
+def test_a_vrt_is_known_by_what_it_reads(site: Site) -> None:
+    """By the file of a VRT within it too, and by what lies beside that."""
+    site.put("away/a.tif")
+    site.put("away/b.vrt", VRT.format(file="a.tif").encode())
+    site.put("in/s.vrt", VRT.format(file="../away/b.vrt").encode())
+    before = site.discover("in/*.vrt")["s"].fingerprint
+    assert [r["name"] for r in before] == ["../away/a.tif", "../away/b.vrt", "s.vrt"]
+    site.put("away/a.tif", b"other content")
+    changed = site.discover("in/*.vrt")["s"].fingerprint
+    assert changed != before
+    site.put("away/a.tif.msk", b"1")
+    assert site.discover("in/*.vrt")["s"].fingerprint != changed
+
+
+def test_a_vrt_that_is_none_is_a_scene_all_the_same(site: Site) -> None:
+    """It is refused when it is mapped, and tried again when it is another."""
+    site.put("in/s.vrt", b"<VRTDataset")
+    assert [r["name"] for r in site.discover("in/*.vrt")["s"].fingerprint] == ["s.vrt"]
+
+
 @given(st.lists(st.sampled_from(["touch", "grow", "none"]), min_size=1, max_size=3))
 def test_a_fingerprint_changes_if_and_only_if_a_file_does(
     tmp_path_factory: pytest.TempPathFactory, changes: list[str]

@@ -6,15 +6,18 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tilemap.errors import SceneError
 from tilemap.nightly.discovery.candidates import Candidate
 from tilemap.nightly.discovery.items import local_path, rasters_of, remote_record
 from tilemap.nightly.discovery.listing import File, Lister, look
-from tilemap.nightly.discovery.naming import sidecars, split_suffix
+from tilemap.nightly.discovery.naming import VRT, sidecars, split_suffix
 from tilemap.nightly.discovery.notes import Notes
 from tilemap.nightly.discovery.settling import moved, unsettled
 from tilemap.nightly.facts import Found
+from tilemap.stores.vrt import read_vrt
 
 if TYPE_CHECKING:
     from tilemap.nightly.config import AreaTable
@@ -74,6 +77,8 @@ class Files:
             for other in sidecars(name):
                 if (near := listing.entries.get(other)) and (found := look(near.path, near)):
                     beside[near.path] = found
+            if name.lower().endswith(VRT):
+                beside |= _read_by(path, lister)
             whole = listing.partial if candidate.whole else (name, split_suffix(name)[0])
             partial += [listing.partial[key] for key in whole if key in listing.partial]
         return cls(tuple(main), tuple(beside.values()), tuple(missing), tuple(partial))
@@ -114,6 +119,24 @@ class Files:
                 (remote_record(raster, item) for raster in away), key=lambda r: str(r["name"])
             )
         return tuple(records)
+
+
+def _read_by(path: str, lister: Lister) -> dict[str, File]:
+    """The files that a VRT reads and those beside them, as far as they are there.
+
+    One that cannot be understood is refused when it is mapped.
+    """
+    try:
+        read = read_vrt(path).files
+    except SceneError:
+        return {}
+    found = {}
+    for place in map(Path, read):
+        entries = lister.list(str(place.parent)).entries
+        for name in (place.name, *sidecars(place.name)):
+            if (entry := entries.get(name)) and (file := look(entry.path, entry)):
+                found[file.path] = file
+    return found
 
 
 def _below(path: str, folder: str) -> str:
