@@ -21,7 +21,7 @@ def random_tally(seed: int, classes: int, regions: int = 0) -> Tally:
     numbers = rng.choice(1000, regions, replace=False).tolist()
     return Tally(
         counts(classes, classes), counts(classes, 4), counts(101, 2), int(rng.integers(0, 1 << 50)),
-        {number: counts(classes, classes) for number in numbers},
+        {number: counts(classes, classes) for number in numbers}, counts(2),
     )  # fmt: skip
 
 
@@ -30,7 +30,7 @@ def same(one: Tally, two: Tally) -> bool:
     return (
         all(
             np.array_equal(getattr(one, name), getattr(two, name))
-            for name in ("matrix", "boundary", "confidence", "reference")
+            for name in ("matrix", "boundary", "confidence", "reference", "seen")
         )
         and one.regions.keys() == two.regions.keys()
         and all(np.array_equal(one.regions[n], two.regions[n]) for n in one.regions)

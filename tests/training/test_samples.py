@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 import threading
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ import pytest
 import rasterio
 import shapely
 
+import tilemap
 from tilemap.api import DEMO_MODEL, demo_scene
 from tilemap.errors import (
     ConfigError,
@@ -24,11 +26,12 @@ from tilemap.geometry import TileGrid, Window
 from tilemap.models import registry
 from tilemap.models.card import QUANTILES
 from tilemap.models.mlm import card_to_item, write_json
+from tilemap.models.trained_on import TrainedOn
 from tilemap.run_plan import GridSettings, choose_grid
 from tilemap.stages.segment import standardise
 from tilemap.stages.tile import read_patch
 from tilemap.stores.geotiff import SceneRequest, open_scene
-from tilemap.testing import load_toy, random_scene, toy_card, write_geotiff
+from tilemap.testing import load_toy, random_scene, toy_card, write_geotiff, write_toy_scene
 from tilemap.training.config import TrainingConfig, parse_config
 from tilemap.training.drawing import Spots
 from tilemap.training.samples import IGNORE, TrainingData, prepare_data
@@ -635,6 +638,46 @@ def test_kampala_has_roofs_in_every_part(data: Path, tmp_path: Path) -> None:
     assert physical.min() >= -1e-3
     assert physical.max() <= 255 + 1e-3
     assert all(len(np.unique(label)) > 1 for label in batch.label)
+
+
+def test_the_ground_for_the_card_is_that_of_the_samples(tmp_path: Path) -> None:
+    """Slanted polygons with a part each: an evaluation counts what the training would learn from.
+
+    Two workers of a cluster count it as well, and the same.
+    """
+    table = write_toy_scene(tmp_path)
+    shapes = {
+        "train": [[2.3, 1.1], [150.2, 7.4], [120.9, 152.7], [5, 140]],
+        "val": [[100, 20], [240, 60], [180.5, 150.5]],
+    }
+    features = [
+        {
+            "type": "Feature",
+            "properties": {"use": use},
+            "geometry": {
+                "type": "Polygon",
+                "coordinates": [
+                    [[4e5 + 10 * col, 4.1e6 - 10 * row] for col, row in [*ring, ring[0]]]
+                ],
+            },
+        }
+        for use, ring in shapes.items()
+    ]
+    crs = {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32618"}}
+    content = {"type": "FeatureCollection", "crs": crs, "features": features}
+    (tmp_path / "area.geojson").write_text(json.dumps(content))
+    table["scenes"][0] |= {"area": "area.geojson", "area_split": "use"}
+    made = prepare_data(parse_config(table, tmp_path), tmp_path / "out")
+    tag = TrainedOn(scenes=made.trained_on()).model_dump_json()
+    shutil.copy(tmp_path / "labels.tif", tmp_path / "map.tif")
+    with rasterio.open(tmp_path / "map.tif", "r+") as file:
+        file.update_tags(CLASS_1="low", CLASS_2="high field", TILEMAP_TRAINED_ON=tag)
+    for more in ({}, {"workers": 2, "core": 64, "leave_out": "train"}):
+        found = tilemap.evaluate(
+            tmp_path / "map.tif", reference=tmp_path / "labels.tif", **more
+        ).figures["training_blocks"]
+        assert found["train"]["pixels"] == made.counts[Part.TRAIN].sum() > 1000
+        assert found["validation"]["pixels"] == made.counts[Part.VALIDATION].sum() > 1000
 
 
 def test_flanders_takes_its_parts_from_the_area(data: Path, tmp_path: Path) -> None:
