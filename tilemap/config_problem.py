@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+_LONGEST = 400
 _ORDER = ("extra_forbidden", "missing")  # a misspelt key is the cause of one that is missing
 
 
@@ -27,7 +28,8 @@ def first_problem(error: ValidationError, tables: Mapping[str, type[BaseModel]])
         reversed(found.items()), key=lambda item: rank.get(item[1]["type"], len(rank))
     )
     more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-    return _told(key, problem, tables) + more
+    text = " ".join(_told(key, problem, tables).split())  # a key may hold anything
+    return (text if len(text) <= _LONGEST else f"{text[:_LONGEST]}...") + more
 
 
 def _key(place: tuple[int | str, ...], tables: Mapping[str, type[BaseModel]]) -> str:

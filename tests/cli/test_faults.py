@@ -22,9 +22,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tilemap.cli.main import main
-from tilemap.errors import EXIT_BUG
+from tilemap.cluster import table as cluster_table
+from tilemap.errors import EXIT_BUG, TilemapError
 from tilemap.models.registry import resolve
+from tilemap.nightly import config as nightly_config
 from tilemap.testing import random_scene, write_geotiff
+from tilemap.training import config as training_config
 
 pytest.importorskip("onnxruntime")
 MODEL = "iplunet-cloud-6b"
@@ -206,6 +209,76 @@ def test_labels_that_say_two_things(folder: Path) -> None:
     code, error = run("evaluate", "map.tif", "--reference", "labels.geojson", "--column", "class")
     assert (code, error.count("\n")) == (65, 1)
     assert "the key 'class' is there twice" in error
+
+
+NIGHTLY = {
+    "model": "m",
+    "nightly": {"root": "root", "budget": "6h", "settle": 0, "together": 1, "lease": "300s"},
+    "segment": {"bands": ["red"], "nodata": 0, "scale": 1e-4, "like": "a.tif", "core": 512,
+                "precision": "float32", "uncertainty": ["entropy"]},
+    "change": {"rate": 0.01, "tau": 1, "threshold": 0.5, "mmu_ha": 0.5, "mask": "{scene}.tif",
+               "mask_rule": "values:1", "transitions": "t.csv"},
+    "areas": [{"name": "a", "scenes": ["in"], "scene_pattern": "s_(?P<scene>.*)",
+               "since": "2000-01-01", "until": "2030-01-01", "priority": 1, "model": ["m"]},
+              {"name": "b", "stac": {"api": "https://example.org", "collections": ["c"],
+                                     "bbox": [0, 0, 1, 1], "query": {}, "most": 5}}],
+    "catalog": {"id": "tilemap", "keywords": ["a"]},
+    "publish": {"to": "s3://bucket/prefix"},
+    "retention": {"keep_dates": 2, "grace": "7d", "logs": "90d"},
+    "tell": {"on_failure": ["true"], "webhook": "http://127.0.0.1:9/", "price_per_hour": 1.0},
+    "remote": {"allow_hosts": ["example.org"]},
+}  # fmt: skip
+TRAINING = {
+    "name": "t", "seed": 1, "ignore_labels": [9],
+    "scenes": [{"files": ["a.tif"], "bands": ["red"], "scale": 1e-4, "labels": "l.gpkg",
+                "column": "c", "background": "soil", "area": "a.gpkg", "weight": 1.0}],
+    "classes": [{"name": "soil", "value": 1, "color": "#ffffff", "labels": ["soil"]},
+                {"name": "wood", "value": 2}],
+    "model": {"arch": "unet", "width": 4, "bands": ["red"], "units": "stored"},
+    "split": {"block": 32, "validation": 0.2, "test": 0.2},
+    "sampling": {"crop": 32, "batch": 2, "balanced": 0.5},
+    "augment": {"scale": [0.8, 1.25], "gain": 0.1, "shadow": 0.1},
+    "loss": {"name": "focal", "weights": [1, 2], "gamma": 2.0},
+    "training": {"steps": 2, "rate": 1e-3, "warmup": 0.05, "device": "cpu"},
+    "distillation": {"teacher": "m", "temperature": 1.5, "share": 0.5},
+}  # fmt: skip
+CLUSTERS = (
+    {"kind": "slurm", "gpu_workers": 1, "memory_limit": "2GiB", "timeout_s": 5, "wheel": "a.whl",
+     "slurm": {"memory": "2GiB", "cores": 1, "job_extra": ["a"], "python": "p"}},
+    {"kind": "kubernetes", "tls": {"ca": "a", "cert": "b", "key": "c"},
+     "kubernetes": {"name": "n", "resources": {"requests": {"cpu": "1"}}, "env": {"a": "b"}},
+     "adaptive": {"minimum": 1, "maximum": 2}},
+    {"kind": "address", "scheduler": "tls://127.0.0.1:9", "wait_s": 1},
+    {"kind": "cuda", "cuda": {"devices": [0], "memory_limit": "1GiB"}},
+    {"kind": "local", "workers": 1},
+)  # fmt: skip
+
+
+@settings(SEARCH, max_examples=100)
+@given(
+    read_and_table=st.one_of(
+        st.tuples(st.just(nightly_config.parse_config), mutated(NIGHTLY)),
+        st.tuples(st.just(training_config.parse_config), mutated(TRAINING)),
+        *(st.tuples(st.just(cluster_table.parse_table), mutated(each)) for each in CLUSTERS),
+    )
+)
+def test_no_configuration_is_a_bug(
+    folder: Path, read_and_table: tuple[Callable[..., Any], Any]
+) -> None:
+    """Any value of any type anywhere in a table: taken, or refused in a line; nothing is made."""
+    read, table = read_and_table
+    before = sorted(folder.iterdir())
+    try:
+        found = read(table, folder)
+        if read is cluster_table.parse_table:
+            found.settings()
+    except TilemapError as error:
+        said = str(error)
+    else:
+        said = ""
+    assert said.count("\n") == 0
+    assert len(said) < 600
+    assert sorted(folder.iterdir()) == before
 
 
 @pytest.mark.parametrize("limit", ['"1e400"', '"1e308GiB"', '"' + "9" * 5000 + '"', "nan", '""'])

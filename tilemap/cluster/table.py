@@ -254,7 +254,8 @@ def parse_table(given: Mapping[str, Any], folder: Path, name: str = "cluster") -
     Raises:
         ConfigError: naming the key, what must hold and what came.
     """
-    inner = given["cluster"] if set(given) == {"cluster"} else given
+    whole = isinstance(given, Mapping) and set(given) == {"cluster"}
+    inner = given["cluster"] if whole else given
     try:
         table = ClusterTable.model_validate(inner)
     except ValidationError as error:
