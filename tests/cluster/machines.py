@@ -121,12 +121,13 @@ class Machines:
         self.address = self._start("scheduler", "scheduler", ["--port", "0"], r"at:\s+(\S+:\d+)")
         return self.address
 
-    def worker(self, name: str, resources: str = "", threads: int = 2) -> str:
+    def worker(self, name: str, resources: str = "", threads: int = 2, nanny: bool = False) -> str:
         """Start a worker; its address, at once: it may not have joined yet."""
         more = ["--resources", resources] if resources else []
+        more += [] if nanny else ["--no-nanny"]
         return self._start(
             name, "worker",
-            [self.address, "--name", name, "--no-nanny", "--nthreads", str(threads), *more],
+            [self.address, "--name", name, "--nthreads", str(threads), *more],
             r"Start worker at:\s+(\S+:\d+)",
         )  # fmt: skip
 

@@ -25,6 +25,7 @@ from tilemap.cluster import driver
 from tilemap.cluster.driver import by_value
 from tilemap.errors import UnavailableError
 from tilemap.progress import Silent
+from tilemap.testing import random_scene, write_config, write_geotiff
 
 from .machines import Machines
 
@@ -51,6 +52,11 @@ if kind == "segment":
 elif kind == "change":
     api.change(inputs, dates=["2020-01-01", "2021-01-01"], out=out, scheduler=scheduler,
                progress=Stops())
+elif kind == "nightly":
+    from tilemap.cli import main, progress
+    progress.ConsoleProgress.advance = stop  # in a thread, which no interrupt reaches
+    sys.argv = ["tilemap", "nightly", inputs[0]]
+    main.main()
 else:
     api.evaluate(inputs[0], reference=inputs[0] + "/landcover.tif", scheduler=scheduler,
                  progress=stop)
@@ -134,8 +140,8 @@ def _nothing_is_left(address: str) -> None:
         time.sleep(0.1)
 
 
-def _a_worker_joins_and_stays(machines: Machines, name: str) -> None:
-    address = machines.worker(name)
+def _a_worker_joins_and_stays(machines: Machines, name: str, nanny: bool = False) -> None:
+    address = machines.worker(name, nanny=nanny)
     try:
         with Client(machines.address, set_as_default=False) as client:
             client.wait_for_workers(2, timeout=SECONDS)
@@ -146,12 +152,11 @@ def _a_worker_joins_and_stays(machines: Machines, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "number"),
-    [
-        ("segment", signal.SIGKILL), ("segment", signal.SIGINT), ("change", signal.SIGTERM),
-        ("evaluate", signal.SIGKILL),
-    ],
-)  # fmt: skip
+    "number",
+    [signal.SIGKILL, signal.SIGTERM, signal.SIGINT],
+    ids=lambda number: signal.Signals(number).name,
+)
+@pytest.mark.parametrize("kind", ["segment", "change", "evaluate", "nightly"])
 def test_a_driver_that_dies_leaves_nothing(
     kind: str,
     number: signal.Signals,
@@ -161,13 +166,31 @@ def test_a_driver_that_dies_leaves_nothing(
     tmp_path: Path,
 ) -> None:
     """On scheduler and workers; whoever joins later stays, though the run's directory is gone."""
-    process = start(kind, tmp_path / "out", *runs)
-    assert any(kind in name or kind == "segment" for name in _left(machines.address))
+    inputs = [_night(tmp_path, machines.address)] if kind == "nightly" else runs
+    process = start(kind, tmp_path / "out", *inputs)
+    assert any(kind in name or kind in ("segment", "nightly") for name in _left(machines.address))
     process.send_signal(number)
     process.wait(timeout=SECONDS)
     _nothing_is_left(machines.address)
     shutil.rmtree(tmp_path / "out", ignore_errors=True)
-    _a_worker_joins_and_stays(machines, f"{kind}-{number}")
+    # a nanny would start a worker again that leaves, under another address
+    _a_worker_joins_and_stays(machines, f"{kind}-{number}", nanny=number is signal.SIGTERM)
+
+
+def _night(folder: Path, scheduler: str) -> Path:
+    """A configuration of one scene."""
+    (folder / "incoming").mkdir()
+    names = ("blue", "green", "red", "nir", "swir16", "swir22")
+    scene = folder / "incoming" / "s20200701.tif"
+    pixels = random_scene((150, 210), bands=len(names))
+    write_geotiff(scene, pixels, names=names, scale=1e-4)
+    os.utime(scene, (1.6e9, 1.6e9))
+    area = {"name": "town", "scenes": [str(scene.parent)]}
+    table = {
+        "model": api.DEMO_MODEL, "nightly": {"root": str(folder / "out")}, "areas": [area],
+        "cluster": {"kind": "address", "scheduler": scheduler},
+    }  # fmt: skip
+    return write_config(folder / "nightly.toml", table)
 
 
 def test_a_driver_that_ends_well_leaves_nothing(machines: Machines, runs: list[Path]) -> None:
