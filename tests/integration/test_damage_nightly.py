@@ -173,6 +173,7 @@ def verdict(roots: Roots, place: Path, want: dict[str, bytes]) -> str:
     refused = ""
     try:
         outcome = night(place)
+        refused = outcome.error or ""
     except TilemapError as error:
         refused = str(error)
     except Exception as error:
@@ -196,7 +197,12 @@ def verdict(roots: Roots, place: Path, want: dict[str, bytes]) -> str:
     if other:
         return f"silent: {outcome.status} {errors} {[p.text for p in outcome.problems]}: {other}"
     with Ledger.peek(place / "out" / "ledger.sqlite") as ledger:
-        lines = check(ledger, place / "out")
+        replaced = {product.folder for product in ledger.products(listed=False)}
+        lines = [
+            line
+            for line in check(ledger, place / "out")
+            if line.partition(":")[0] not in replaced  # it is damaged, and nobody is led to it
+        ]
     if lines:
         return f"silent: {outcome.status}, {errors} but {lines}"
     if again.exit_code or again.done:
