@@ -22,7 +22,7 @@ from tilemap.testing import ToyData
 from tilemap.training import checkpoint as disk
 from tilemap.training.baseline import fit_pixels
 from tilemap.training.config import TrainingConfig, parse_config
-from tilemap.training.fit import fine_tune, fit, losses_of
+from tilemap.training.fit import fine_tune, fit, layout_of, losses_of
 from tilemap.training.history import read_history
 from tilemap.training.interface import Place, Silent
 from tilemap.training.losses import IGNORE, balanced_weights
@@ -249,6 +249,22 @@ def test_a_training_is_the_same_every_time(precision: str) -> None:
         made.append(fitted.network.state_dict())
         torch.rand(1)
     assert all(torch.equal(value, made[1][name]) for name, value in made[0].items())
+
+
+def test_a_narrow_network_is_trained_on_large_crops() -> None:
+    """Its process lives: eight channels, channels last and 256 pixels end torch on some CPUs."""
+    network = build({"name": "unet", "encoder": "resnet18", "width": 8}, 4, 3)
+    layout = layout_of(network)
+    network.train().to(memory_format=layout)  # type: ignore[call-overload]
+    image = torch.randn(2, 4, 256, 256).to(memory_format=layout)
+    network(image).square().mean().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
+
+
+@pytest.mark.parametrize("name", ["unet", "deeplabv3plus", "plain_unet", "fcn"])
+def test_a_network_of_common_width_has_its_channels_last(name: str) -> None:
+    """It is faster so; the two or three channels of its head do not count."""
+    assert layout_of(build({"name": name}, 4, 3)) is torch.channels_last
 
 
 def test_a_batch_too_small_for_normalisation() -> None:
