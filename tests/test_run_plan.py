@@ -352,10 +352,72 @@ def test_undeclared_fill_is_no_reflectance(tmp_path: Path, dtype: str, fill: int
     scale = None if dtype == "float32" else 1e-4
     image = _reflectance(dtype, 1 if scale is None else 1e4)
     image[:, -20:, -30:] = fill
-    with pytest.raises(SceneError, match=rf"holds {fill}; give the number .* as nodata"):
+    with pytest.raises(SceneError, match=rf"holds {fill}.*; give the number .* as `nodata`"):
         _check(write_geotiff(tmp_path / "a.tif", image, scale=scale))
     _check(tmp_path / "a.tif", nodata=fill)
     _check(write_geotiff(tmp_path / "b.tif", image, scale=scale, nodata=fill))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "scale", "fill"),
+    [
+        ("uint16", 1e-4, 65535), ("uint8", 0.01, 255), ("int16", 1e-4, 32767),
+        ("float32", None, 9999), ("float32", None, 1e20), ("uint16", 1e-4, 50_000),
+        ("int32", 1e-4, 2**31 - 1), ("float32", 1e-4, 3.4e38),
+    ],
+)  # fmt: skip
+def test_undeclared_fill_above_is_no_reflectance(
+    tmp_path: Path, dtype: str, scale: float | None, fill: float
+) -> None:
+    """One number far above 1 in a corner is refused, unless it is declared."""
+    image = _reflectance(dtype, 1 / (scale or 1))
+    image[:, -20:, -30:] = fill
+    with pytest.raises(SceneError, match=r"give the number that means not observed as `nodata`"):
+        _check(write_geotiff(tmp_path / "a.tif", image, scale=scale))
+    _check(tmp_path / "a.tif", nodata=fill)
+    _check(write_geotiff(tmp_path / "b.tif", image, scale=scale, nodata=fill))
+
+
+def test_fill_of_one_band_is_no_reflectance(tmp_path: Path) -> None:
+    """A band that lacks a part holds fill there, though the others do not."""
+    image = _reflectance("uint16", 1e4)
+    image[1, :40] = 65535
+    with pytest.raises(SceneError, match=r"holds 65535 in \d+ % .* would be 6.55; give"):
+        _check(write_geotiff(tmp_path / "a.tif", image, scale=1e-4))
+
+
+def test_saturated_pixels_are_reflectance(tmp_path: Path) -> None:
+    """Clouds to 2, white at the end of a byte, and a few pixels at the end of their type."""
+    cloud = _reflectance("uint16", 1e4)
+    cloud[:, :60] = 20_000
+    cloud[:, 100, 100:103] = 65535
+    _check(write_geotiff(tmp_path / "cloud.tif", cloud, scale=1e-4))
+    white = _reflectance("uint8", 255)
+    white[:, :60] = 255
+    _check(write_geotiff(tmp_path / "white.tif", white, scale=1 / 255))
+    landsat = _reflectance("uint16", 1 / 2.75e-5)
+    landsat[:, :60] = 65535
+    _check(write_geotiff(tmp_path / "landsat.tif", landsat, scale=2.75e-5, offset=-0.2))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_floats_that_are_scaled_already_are_refused(tmp_path: Path, dtype: str) -> None:
+    """A scale left over from integers makes all of it nearly 0; the scale 1 is the way out."""
+    file = write_geotiff(tmp_path / "a.tif", _reflectance(dtype), scale=1e-4, nodata=-9999)
+    with pytest.raises(SceneError, match=r"declares the scale 0.0001 for .* give `scale` 1 if"):
+        _check(file)
+    _check(file, scale=1.0)
+    _check(file, units="stored")
+    with pytest.raises(SceneError, match="declares the scale"):
+        _check(write_geotiff(tmp_path / "b.tif", _reflectance(dtype)), scale=1e-4)
+
+
+def test_floats_that_need_their_scale_are_read(tmp_path: Path) -> None:
+    """Digital numbers, per cent of dark water and whole numbers in floats keep their scale."""
+    _check(write_geotiff(tmp_path / "dn.tif", _reflectance(factor=1e4), scale=1e-4))
+    _check(write_geotiff(tmp_path / "water.tif", _reflectance(factor=2), scale=0.01))
+    whole = np.rint(_reflectance(factor=4))
+    _check(write_geotiff(tmp_path / "whole.tif", whole, scale=1e-4))
 
 
 def test_a_sample_that_cannot_be_read_refuses_nothing(tmp_path: Path) -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from tilemap.errors import ConfigError, GridError, SceneError, UsageError
 from tilemap.geometry import TileGrid, Window, fit_core, round_up
 from tilemap.measure import Cost
 from tilemap.models.card import ModelCard
-from tilemap.scene import Product, Scene, check_lowest
+from tilemap.scene import Product, Scene, check_fills
 from tilemap.stages.survey import sample, spread
 from tilemap.stores.geotiff import SceneSource
 from tilemap.stores.predictions import frame_windows
@@ -141,16 +143,20 @@ def _usual(product: Product | None) -> str:
 
 HIGHEST, OFTEN = 5.0, 0.1
 """Numbers are no reflectance if so many of a sample are higher; clouds reach 2."""
+_DARKEST = 0.001
+"""No scene has so little reflectance in every band at nearly every pixel."""
 
 
 def _check_numbers(source: SceneSource, taker: str) -> None:
     """Hold a sample of what nobody declares against reflectance.
 
     Raises:
-        SceneError: if numbers without a scale are too high, or some without nodata far too low.
+        SceneError: if numbers without a scale are too high, some without nodata mean nothing, or
+            a scale is declared for floats that are reflectance without it.
     """
     scene = source.scene
-    if all(band.declared for band in scene.bands):
+    floats = all(band.dtype.startswith("float") for band in scene.bands)
+    if all(band.declared for band in scene.bands) and not floats:
         return
     rows, cols = scene.shape
     corners = [
@@ -160,13 +166,37 @@ def _check_numbers(source: SceneSource, taker: str) -> None:
     ]
     with source.open() as reader:
         stored = sample(reader, [*corners, *spread(scene.shape, _SPOT, _SPOTS)])
-    check_lowest(scene, stored, np.ones(stored.shape[1:], dtype=np.bool_))
+    check_fills(scene, stored, np.ones(stored.shape[1:], dtype=np.bool_))
     for band, numbers in zip(scene.bands, stored, strict=True):
         if not band.scaled and numbers.size and (numbers > HIGHEST).mean() > OFTEN:
             raise SceneError(
                 f"{taker} takes reflectance (0..1), but {band.name} of {scene.name} holds numbers "
                 f"up to {numbers.max():g}; {_usual(scene.product)}"
             )
+    if floats and stored.size:
+        _check_scaled_twice(scene, stored, taker)
+
+
+def _check_scaled_twice(scene: Scene, stored: npt.NDArray[Any], taker: str) -> None:
+    """Floats with fractions, all nearly 0 after scaling, have been scaled already.
+
+    Args:
+        stored: numbers of a sample (band, n).
+
+    Raises:
+        SceneError: if they have.
+    """
+    usual = np.percentile(stored, 99, axis=1)  # a few fill numbers do not count
+    scales = [abs(band.scale) for band in scene.bands]
+    if max(usual * scales) >= _DARKEST or not 0 < max(usual) <= HIGHEST or min(scales) == 1:
+        return
+    if not (stored != np.rint(stored)).any():
+        return  # whole numbers, as stored
+    raise SceneError(
+        f"{taker} takes reflectance (0..1), but {scene.name} declares the scale {max(scales):g} "
+        f"for numbers up to {max(usual):.3g}, which makes them {max(usual * scales):.1g} at most; "
+        "give `scale` 1 if they are reflectance already"
+    )
 
 
 _SPOT, _SPOTS = 64, 16

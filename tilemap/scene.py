@@ -44,6 +44,9 @@ class Band:
 LOWEST_REFLECTANCE = -0.9
 """No reflectance lies below: noise of an atmospheric correction does not, a fill number does."""
 
+HIGHEST_REFLECTANCE = 2.5
+"""No reflectance lies above in many pixels: clouds and glint reach 2."""
+
 
 @dataclass(frozen=True, slots=True)
 class Product:
@@ -179,8 +182,11 @@ def check_same_grid(first: Scene, second: Scene) -> None:
             )
 
 
-def check_lowest(scene: Scene, image: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> None:
-    """Look for numbers of undeclared bands that are far too low for a reflectance.
+def check_fills(scene: Scene, image: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> None:
+    """Look for fill numbers in bands that declare none: reflectance far below 0 or far above 1.
+
+    One number that is too low is enough. A pixel may be saturated, so the highest number is a fill
+    only if many pixels have it: in all bands at once, or more of them in one band.
 
     Args:
         image: as stored (band, ...), bands in the order of the scene.
@@ -189,12 +195,50 @@ def check_lowest(scene: Scene, image: npt.NDArray[Any], valid: npt.NDArray[np.bo
     Raises:
         SceneError: if there are some: they mean "not observed", and nobody says so.
     """
+    tops = []
     for band, plane in zip(scene.bands, image, strict=True):
-        if band.declared or plane.dtype.kind == "u":
+        if band.declared:
             continue
-        low = valid & (plane < (LOWEST_REFLECTANCE - band.offset) / band.scale)
-        if low.any():
-            raise SceneError(
-                f"the model takes reflectance (0..1), but {band.name} of {scene.name} holds "
-                f"{plane[low].min():g}; give the number that means not observed as nodata"
-            )
+        if plane.dtype.kind != "u":
+            low = valid & (plane < (LOWEST_REFLECTANCE - band.offset) / band.scale)
+            if low.any():
+                raise _fill(scene, band, plane[low].min())
+        tops.append((band, plane, _top(band, plane, valid)))
+    if not any(top.any() for _, _, top in tops):
+        return
+    common = np.logical_and.reduce([top for _, _, top in tops])
+    for band, plane, top in tops:
+        for where, enough in ((top, _FILLS_ONE), (common, _FILLS_ALL)):
+            share = np.count_nonzero(where) / np.count_nonzero(valid)
+            if share >= enough:
+                raise _fill(scene, band, plane[where].max(), share)
+
+
+_FILLS_ONE, _FILLS_ALL = 0.02, 0.002
+"""The highest number is a fill if such a share of the pixels has it: in one band, in all bands."""
+
+
+def _top(
+    band: Band, plane: npt.NDArray[Any], valid: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.bool_]:
+    """Where a band has its highest number, if that is no reflectance and most others are."""
+    bound = (HIGHEST_REFLECTANCE - band.offset) / band.scale
+    high = valid & (plane > bound)
+    if band.scale < 0 or not high.any():
+        return np.zeros_like(valid)
+    at: npt.NDArray[np.bool_] = valid & (plane == plane[high].max())
+    if 2 * np.count_nonzero(high & ~at) > np.count_nonzero(valid & ~at):
+        return np.zeros_like(valid)  # not reflectance at all, and somebody said so
+    return at
+
+
+def _fill(scene: Scene, band: Band, number: float, share: float | None = None) -> SceneError:
+    many = ""
+    if share is not None:
+        reflectance = float(number) * band.scale + band.offset
+        meant = "" if reflectance == number else f", which would be {reflectance:.3g}"
+        many = f" in {100 * share:.2g} % of the pixels looked at{meant}"
+    return SceneError(
+        f"the model takes reflectance (0..1), but {band.name} of {scene.name} holds "
+        f"{number:.9g}{many}; give the number that means not observed as `nodata`"
+    )

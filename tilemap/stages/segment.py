@@ -13,7 +13,7 @@ from tilemap.errors import ModelError
 from tilemap.geometry import Tile, TileGrid
 from tilemap.models.card import ModelCard
 from tilemap.models.protocol import FloatArray, Model
-from tilemap.scene import Scene, check_lowest
+from tilemap.scene import Scene, check_fills
 from tilemap.stores.predictions import Prediction, Uncertainty, frame_windows
 from tilemap.stores.probabilities import quantise
 
@@ -56,7 +56,7 @@ def standardise(
     scale, offset = np.ones(bands, np.float32), np.zeros(bands, np.float32)
     if card.units == "reflectance":
         scale, offset = scene.scaling()
-        check_lowest(scene, image, valid)
+        check_fills(scene, image, valid)
     mean = np.array(card.mean or (0.0,) * bands, dtype=np.float32)
     std = np.array(card.std or (1.0,) * bands, dtype=np.float32)
     out = np.empty(image.shape, dtype=np.float32)
