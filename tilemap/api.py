@@ -47,7 +47,8 @@ class Options(TypedDict, total=False):
     Of the scene: ``before`` (an earlier scene of the same place, for a model of two dates),
     ``bands`` (names of the files' bands, in order), ``nodata``, ``scale``,
     ``offset``, ``like`` (a raster whose grid is taken), ``resolution`` (in units of the CRS),
-    ``allow_hosts`` (hosts and buckets that may be asked: "example.org", "s3://bucket").
+    ``allow_hosts`` (hosts and buckets that may be asked: "example.org", "s3://bucket"),
+    ``mosaic`` (True: files of several days are one scene on purpose).
     Of the cut, in pixels: ``core``, ``halo``, ``blend``. Of the model: ``device`` (auto, cpu,
     cuda), ``precision`` (float32, bfloat16), ``engine`` (auto, torch, onnxruntime, openvino),
     ``tta`` (none, flips, rotations: the mean over each patch mirrored and turned). Of the
@@ -67,6 +68,7 @@ class Options(TypedDict, total=False):
     like: str | Path | None
     resolution: float | None
     allow_hosts: Sequence[str]
+    mosaic: bool
     core: int | None
     halo: int | None
     blend: int | None
@@ -104,6 +106,7 @@ def _request(scenes: Paths, options: Options) -> SceneRequest:
         resolution=options.get("resolution"),
         before=tuple(str(scene) for scene in earlier),
         allow_hosts=_hosts(options),
+        mosaic=options.get("mosaic", False),
     )
 
 
@@ -281,9 +284,8 @@ class ChangeOptions(TypedDict, total=False):
     ``accept_misregistration``. Of the method: ``method`` (hmm, pcc, cvaps), ``rate`` (or "fit"),
     ``transitions``, ``prior``, ``tau``, ``threshold`` (or "otsu"), ``mmu_ha``. Of the grid:
     ``like``, ``resolution``, ``extent``, ``core``. For scenes, as for ``segment``: ``bands``,
-    ``nodata``, ``scale``, ``offset``, ``allow_hosts``, ``device``, ``precision``, ``engine``. Of
-    the cluster:
-    ``cluster``, ``scheduler``, ``workers``, ``memory_limit``.
+    ``nodata``, ``scale``, ``offset``, ``allow_hosts``, ``mosaic``, ``device``, ``precision``,
+    ``engine``. Of the cluster: ``cluster``, ``scheduler``, ``workers``, ``memory_limit``.
     """
 
     dates: Sequence[str] | None
@@ -307,6 +309,7 @@ class ChangeOptions(TypedDict, total=False):
     scale: float | None
     offset: float | None
     allow_hosts: Sequence[str]
+    mosaic: bool
     device: str
     precision: str
     engine: str
@@ -322,7 +325,7 @@ _OF_CHANGE = (
 )  # fmt: skip
 _OF_CLUSTER = ("cluster", "scheduler", "workers", "memory_limit")
 _OF_SCENES = (
-    "bands", "nodata", "scale", "offset", "allow_hosts", "device", "precision", "engine",
+    "bands", "nodata", "scale", "offset", "allow_hosts", "mosaic", "device", "precision", "engine",
 )  # fmt: skip
 
 
@@ -356,7 +359,7 @@ def change_settings(
         segment={
             "request": {
                 key: getattr(request, key)
-                for key in ("band_names", "nodata", "scale", "offset", "allow_hosts")
+                for key in ("band_names", "nodata", "scale", "offset", "allow_hosts", "mosaic")
             },
             "settings": _settings(
                 cast("Options", {k: v for k, v in scenes.items() if k in Options.__annotations__})

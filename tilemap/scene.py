@@ -84,6 +84,7 @@ class SceneRequest:
             ``before_red`` and so on, those of ``sources`` ``after_red``.
         allow_hosts: hosts and buckets that may be asked for what is not on this disk:
             ``example.org``, ``example.org:8080``, ``*.example.org``, ``s3://bucket``.
+        mosaic: files of several days are one scene on purpose; its date is that of the first.
 
     Raises:
         SceneError: if an argument cannot hold.
@@ -99,6 +100,7 @@ class SceneRequest:
     resolution: float | None = None
     before: tuple[str, ...] = ()
     allow_hosts: tuple[str, ...] = ()
+    mosaic: bool = False
 
     def __post_init__(self) -> None:
         for field in ("sources", "bands", "band_names", "before", "allow_hosts"):

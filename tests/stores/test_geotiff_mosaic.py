@@ -455,3 +455,70 @@ def test_a_neighbour_is_never_left_out(tmp_path: Path, kind: str) -> None:
     JUNK[kind](tmp_path / "east.tif")
     with pytest.raises(SceneError, match=r"east\.tif"):
         open_scene(SceneRequest((str(tmp_path),), bands=("red",)))
+
+
+# --- files of several days ---------------------------------------------------------------------
+
+
+def two(folder: Path, *names: str) -> list[Path]:
+    """Files of the same bands, each a few rows larger than the one before."""
+    return [
+        write_geotiff(
+            folder / name, random_scene((40 + 5 * n, 30), 2, seed=n), names=("red", "nir")
+        )
+        for n, name in enumerate(names)
+    ]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("S_20190601.tif", "S_20200601.tif"),
+        ("S_2019-06-01.tif", "S_2019-06-03.tif"),
+        ("MOD.A2020139.tif", "MOD.A2020155.tif"),
+        ("LC08_L2SP_224078_20200518_20200820_02_T1.tif", "LC08_L2SP_224078_20200603_20200820.tif"),
+        ("S_20200601.tif", "plain.tif", "S_20190601.tif"),
+    ],
+)
+def test_files_of_different_days_are_no_scene(tmp_path: Path, names: tuple[str, ...]):
+    """Files or a folder: refused with both days, unless they are one on purpose."""
+    files = two(tmp_path, *names)
+    for sources in (files, [tmp_path]):
+        with pytest.raises(SceneMismatchError, match=r"one day: .* is of 20.* of 20.*`mosaic`"):
+            opened(*sources)
+        source = opened(*sources, mosaic=True)
+        assert any("files of several days are one scene" in note for note in source.warnings)
+
+
+@pytest.mark.parametrize("bands", [None, ("red", "nir")])
+def test_bands_of_different_days_are_no_scene(tmp_path: Path, bands: tuple[str, ...] | None):
+    """Each band from another day is no picture of either; a band that is not wanted is none."""
+    files = [
+        write_geotiff(tmp_path / name, random_scene(bands=1), names=(band,))
+        for name, band in (("A_20190601_a.tif", "red"), ("A_20200601_b.tif", "nir"))
+    ]
+    with pytest.raises(SceneMismatchError, match=r"of 2019-06-01, .* of 2020-06-01"):
+        opened(*files, bands=bands)
+    assert opened(*files, bands=("red",)).warnings == ()
+
+
+def test_an_earlier_scene_of_two_days_is_refused(tmp_path: Path):
+    """What lies before is held to the same; that it is of another day than the scene is its use."""
+    a, b, c = two(tmp_path, "S_20180601.tif", "S_20190601.tif", "S_20200601.tif")
+    opened(c, before=(str(a),))
+    with pytest.raises(SceneMismatchError, match=r"of 2018-06-01, .* of 2019-06-01"):
+        opened(c, before=(str(a), str(b)))
+
+
+@pytest.mark.parametrize(
+    ("names", "notes"),
+    [
+        (("T31_20230601T235958.tif", "T32_20230602T000012.tif"), 1),
+        (("LC08_20200518_20200820.tif", "LC08_20200518_20210101.tif"), 0),
+        (("north.tif", "S_20200601.tif"), 0),
+        (("1985.tif", "north_2020.tif"), 0),
+    ],
+)
+def test_files_of_one_pass_are_a_scene(tmp_path: Path, names: tuple[str, ...], notes: int):
+    """Over midnight with a note; days of processing do not count, nor files that state none."""
+    assert len(opened(*two(tmp_path, *names)).warnings) == notes

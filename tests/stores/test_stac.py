@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from affine import Affine
 
-from tilemap.errors import SceneError
+from tilemap.errors import SceneError, SceneMismatchError
 from tilemap.geometry import Window
 from tilemap.stores.geotiff import SceneRequest, SceneSource, open_scene
 from tilemap.stores.stac import StacBand, read_item
@@ -306,3 +306,20 @@ def test_media_type_says_what_a_suffix_does_not(tmp_path: Path, name: str, media
     asset = {"href": f"./{name}", "type": media_type}
     source = opened(write_item(tmp_path / "item.json", item({"red": asset})))
     assert source.scene.band_names == ("red",)
+
+
+def test_items_of_different_days_are_no_scene(folder: Path) -> None:
+    """The day of the item counts, not that in a file's name; one item is of one day."""
+    items = []
+    for day in ("2023-06-01", "2023-06-21"):
+        file = write_geotiff(folder / f"{day}_20200101.tif", random_scene((20, 20), 1))
+        asset = {"red": {"href": file.name, "type": "image/tiff", "eo:bands": [{"name": "red"}]}}
+        content = item(asset, datetime=f"{day}T10:00:00Z")
+        items.append(str(write_item(folder / f"{day}.json", content)))
+    for one in items:
+        open_scene(SceneRequest((one,)))
+    with pytest.raises(SceneMismatchError, match=r"of 2023-06-01, .* of 2023-06-21; take each day"):
+        open_scene(SceneRequest(tuple(items)))
+    scene = open_scene(SceneRequest(tuple(items), mosaic=True)).scene
+    assert scene.date is not None
+    assert scene.date.date().isoformat() == "2023-06-01"

@@ -225,6 +225,8 @@ def _facts(settings: ChangeSettings, number: int, out: Path) -> DateFacts:
             f"{text} is no directory of `tilemap segment`; to map it first, give `model`"
         )
     request = SceneRequest(sources=tuple(text.split(",")), **settings.segment.get("request", {}))
+    if said is not None:  # whoever gives the day of several files means them as one scene
+        request = dataclasses.replace(request, mosaic=True)
     chosen: SegmentSettings = settings.segment.get("settings", SegmentSettings())
     chosen = dataclasses.replace(chosen, cluster=settings.cluster, probabilities=True)
     day, note = day_of(text, said, request)

@@ -231,8 +231,9 @@ def _request(
 
     names = None if bands is None else tuple(name.strip() for name in bands.split(","))
     return SceneRequest(
-        sources=tuple(scenes), band_names=names, nodata=nodata, scale=scale, offset=offset
-    )
+        sources=tuple(scenes), band_names=names, nodata=nodata, scale=scale, offset=offset,
+        mosaic=True,  # pixels to try a model on may be of any day
+    )  # fmt: skip
 
 
 def _tell_parity(parity: Mapping[str, Parity], missing: tuple[str, ...]) -> None:

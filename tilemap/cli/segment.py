@@ -81,6 +81,14 @@ AllowHosts = Annotated[
         rich_help_panel=_SCENE,
     ),
 ]
+Mosaic = Annotated[
+    bool,
+    typer.Option(
+        "--mosaic",
+        help="Files of several days are one scene on purpose; its date is that of the first.",
+        rich_help_panel=_SCENE,
+    ),
+]
 Core = Annotated[
     int | None,
     typer.Option(help="Side of what a tile owns [default: fits the scene].", rich_help_panel=_CUT),
@@ -208,6 +216,7 @@ def plan(
     like: Like = None,
     resolution: Resolution = None,
     allow_hosts: AllowHosts = None,
+    mosaic: Mosaic = False,
     core: Core = None,
     halo: Halo = None,
     blend: Blend = None,
@@ -245,6 +254,7 @@ def segment(
     like: Like = None,
     resolution: Resolution = None,
     allow_hosts: AllowHosts = None,
+    mosaic: Mosaic = False,
     core: Core = None,
     halo: Halo = None,
     blend: Blend = None,

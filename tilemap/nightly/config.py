@@ -63,6 +63,7 @@ class SegmentTable(_Table):
     offset: float | None = None
     like: str | None = None
     resolution: float | None = None
+    mosaic: bool | None = None
     core: int | None = None
     halo: int | None = None
     blend: int | None = None

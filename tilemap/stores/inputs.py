@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 from tilemap.errors import SceneError
@@ -38,13 +38,15 @@ class Inputs:
     Args:
         rasters: in order of precedence.
         name: of the scene, for reports.
-        date: when it was observed, if known.
+        days: when each raster was observed, by its item or its name; None if neither says it.
+        date: when the scene was observed, if known.
         elsewhere: assets of STAC items that are not on this disk and may not be fetched.
         notes: what the user should know of them, one line each.
     """
 
     rasters: tuple[Raster, ...]
     name: str
+    days: tuple[date | None, ...]
     date: datetime | None
     elsewhere: tuple[str, ...]
     notes: tuple[str, ...] = ()
@@ -58,6 +60,7 @@ def find_inputs(request: SceneRequest) -> Inputs:
     """
     found: list[tuple[Raster, Sequence[StacBand]]] = []
     dates: list[datetime | None] = []
+    of_items: dict[str, datetime | None] = {}
     elsewhere: list[str] = []
     notes: list[str] = []
     wanted = None if request.bands is None else {canonical(name) for name in request.bands}
@@ -73,6 +76,7 @@ def find_inputs(request: SceneRequest) -> Inputs:
                     raster = find_raster(asset.path, allow)
                     product, sensor = item.product or raster.product, item.sensor or raster.sensor
                     found.append((replace(raster, product=product, sensor=sensor), asset.bands))
+                    of_items.setdefault(raster.path, item.date)
         elif not is_address(source) and plain_path(source).is_dir():
             readable, left = _readable(plain_path(source), wanted)
             found += [(raster, ()) for raster in readable]
@@ -85,14 +89,18 @@ def find_inputs(request: SceneRequest) -> Inputs:
     for raster, bands in found:
         once.setdefault(raster.path, (raster, bands))
     rasters = _all_named(list(once.values()))
-    dates += [date_of_file(raster.path) for raster in rasters]
+    of_files = [date_of_file(raster.path) for raster in rasters]
+    stated = [of_items.get(r.path) or d for r, d in zip(rasters, of_files, strict=True)]
+    days = tuple(moment and moment.astimezone(UTC).date() for moment in stated)
+    dates += of_files
     if request.band_names is not None:
         rasters = _renamed(rasters, request.band_names)
     else:
         notes += [note for raster in rasters for note in _doubts(raster)]
     rasters = [_overridden(raster, request) for raster in _numbered(rasters)]
-    date = next((d for d in dates if d is not None), None)
-    return Inputs(tuple(rasters), Path(rasters[0].path).stem, date, tuple(elsewhere), tuple(notes))
+    first = next((d for d in dates if d is not None), None)
+    name = Path(rasters[0].path).stem
+    return Inputs(tuple(rasters), name, days, first, tuple(elsewhere), tuple(notes))
 
 
 def _is_item(source: str) -> bool:

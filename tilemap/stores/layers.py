@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 import numpy as np
 from odc.geo.geobox import GeoBox
@@ -89,6 +90,7 @@ def arrange(inputs: Inputs, request: SceneRequest, grid: GeoBox | None = None) -
     rasters = inputs.rasters
     notes = list(inputs.notes)
     chosen = _choose(inputs, request, notes)
+    _check_days(inputs, {n for found in chosen.values() for n, _ in found}, request, notes)
     groups: dict[tuple[int, ...], list[str]] = {}
     for name, found in chosen.items():
         groups.setdefault(tuple(number for number, _ in found), []).append(name)
@@ -120,6 +122,33 @@ def arrange(inputs: Inputs, request: SceneRequest, grid: GeoBox | None = None) -
             "loss; convert them to one type first"
         )
     return Arranged(scene, layers, tuple(dict.fromkeys(notes)))
+
+
+def _check_days(
+    inputs: Inputs, used: Collection[int], request: SceneRequest, notes: list[str]
+) -> None:
+    """Files that state their day are of one, or of two that meet at midnight.
+
+    Args:
+        inputs: the files.
+        used: numbers of those that are read.
+        request: says whether several days are meant.
+        notes: takes a line if there are several days.
+
+    Raises:
+        SceneMismatchError: naming the first and the last day, and a file of each.
+    """
+    dated = [(day, n) for n in sorted(used) if (day := inputs.days[n]) is not None]
+    if len({day for day, _ in dated}) < 2:
+        return
+    (first, one), (last, two) = min(dated), max(dated)
+    told = f"{inputs.rasters[one].path} is of {first}, {inputs.rasters[two].path} of {last}"
+    if not request.mosaic and last - first > timedelta(days=1):
+        raise SceneMismatchError(
+            f"files of one scene must be of one day: {told}; take each day by itself, or give "
+            "`mosaic` if they are one scene on purpose"
+        )
+    notes.append(f"files of several days are one scene: {told}")
 
 
 def _choose(

@@ -57,6 +57,8 @@ class SceneConfig(_Table):
     offset: float | None = None
     resolution: float | None = None
     like: str | None = None
+    mosaic: bool = False
+    """Files of several days are one scene on purpose."""
     labels: str | None = None
     """A raster on any grid, or polygons."""
     layer: str | None = None
@@ -101,7 +103,7 @@ class SceneConfig(_Table):
             return SceneRequest(
                 sources=self.files, bands=bands, band_names=self.bands, nodata=self.nodata,
                 scale=self.scale, offset=self.offset, like=self.like, resolution=self.resolution,
-                before=self.before,
+                before=self.before, mosaic=self.mosaic,
             )  # fmt: skip
         except SceneError as error:
             raise ValueError(str(error)) from None
