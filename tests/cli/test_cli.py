@@ -190,6 +190,22 @@ def test_a_missing_file(refused: Callable[..., str]) -> None:
     assert "like.tif" in refused(65, *_segment(like="like.tif"))
 
 
+def test_files_of_two_days(refused: Callable[..., str], tilemap: Run, folder: Path) -> None:
+    """Refused by plan and segment, with both days and the flag that allows it."""
+    (folder / "days").mkdir()
+    for name, rows in (("S_20190601.tif", 60), ("S_20200601.tif", 70)):
+        image = random_scene((rows, 80), 6)
+        write_geotiff(folder / "days" / name, image, names=BANDS, scale=1e-4)
+    for command in (_segment("days"), ["plan", "days", "--model", MODEL]):
+        told = refused(65, *command)
+        assert "S_20190601.tif is of 2019-06-01" in told
+        assert "S_20200601.tif of 2020-06-01" in told
+        assert "--mosaic" in told
+    ran = tilemap("plan", "days", "--model", MODEL, "--mosaic", "--workers", 1)
+    assert ran.code == 0, ran.err
+    assert "files of several days are one scene" in ran.out + ran.err
+
+
 def test_not_a_raster(refused: Callable[..., str], folder: Path) -> None:
     """Whatever its name says."""
     (folder / "notes.tif").write_text("Dear diary")

@@ -100,6 +100,24 @@ def test_a_pass_and_another(site: Path) -> None:
     assert "Nothing was new" in out
 
 
+def test_a_folder_of_two_days_is_set_aside(site: Path, pixels: Any) -> None:
+    """Files of several days are scenes each; a folder of two is one only where that is said."""
+    (site / "nightly.toml").write_text(CONFIG.replace('["incoming"]', '["incoming/*"]'))
+    (site / "incoming" / "both").mkdir()
+    bring(site, pixels, "s_20200301.tif")
+    bring(site, pixels, "both/s_20200101.tif")
+    bring(site, pixels[:, :190], "both/s_20200301.tif")
+    code, out, err = run(site)
+    assert code == 3, err
+    assert "2 done, 1 failed" in out
+    assert "one day: " in out
+    with (site / "nightly.toml").open("a") as config:
+        config.write("[areas.segment]\nmosaic = true\n")
+    code, out, err = run(site)
+    assert code == 0, err
+    assert "coast/both" in out
+
+
 def test_dry_run_leaves_nothing(site: Path) -> None:
     """It tells what would be done."""
     before = sorted(site.rglob("*"))
