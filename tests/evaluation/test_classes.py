@@ -97,6 +97,49 @@ def test_a_table_that_contradicts_the_map_or_itself() -> None:
         match(CLASSES, {"water": ("8",), "5": ("8",)}, ())
 
 
+TABLE = (
+    """<GDALRasterAttributeTable tableType="thematic">{fields}{rows}</GDALRasterAttributeTable>"""
+)
+FIELD = """<FieldDefn index="{0}"><Name>{1}</Name><Type>0</Type><Usage>{2}</Usage></FieldDefn>"""
+ROW = """<Row index="{0}"><F>{1}</F><F>{2}</F></Row>"""
+
+
+@pytest.mark.parametrize(
+    ("fields", "rows"),
+    [
+        ([("Value", 5), ("Class", 2)], [(11, "water"), (42, "forest"), (0.5, "no"), ("x", "no")]),
+        ([("VALUE", 0), ("CLASS_NAME", 0)], [(11, "water"), (42, "forest"), (7, "")]),
+        ([("Class", 2), ("Value", 5)], [("water", 11), ("forest", 42)]),
+    ],
+)
+def test_class_names_come_from_an_attribute_table(
+    tmp_path: Path, fields: list[tuple[str, int]], rows: list[tuple[object, object]]
+) -> None:
+    """By the usage of its columns, else by their names; what is no whole number has none."""
+    path = write_geotiff(tmp_path / "r.tif", np.zeros((1, 3, 4), dtype=np.uint8))
+    table = TABLE.format(
+        fields="".join(FIELD.format(n, *field) for n, field in enumerate(fields)),
+        rows="".join(ROW.format(n, *row) for n, row in enumerate(rows)),
+    )
+    path.with_name("r.tif.aux.xml").write_text(
+        f'<PAMDataset><PAMRasterBand band="1">{table}</PAMRasterBand></PAMDataset>'
+    )
+    assert stored_names(str(path)) == {11: "water", 42: "forest"}
+
+
+def test_class_names_come_from_a_vrt(tmp_path: Path) -> None:
+    """Of its first band; what lies beside it comes after."""
+    write_geotiff(tmp_path / "r.tif", np.zeros((1, 3, 4), dtype=np.uint8))
+    vrt = tmp_path / "v.vrt"
+    vrt.write_text(
+        '<VRTDataset rasterXSize="4" rasterYSize="3"><VRTRasterBand dataType="Byte" band="1">'
+        "<CategoryNames><Category></Category><Category>water</Category></CategoryNames>"
+        '<SimpleSource><SourceFilename relativeToVRT="1">r.tif</SourceFilename>'
+        "<SourceBand>1</SourceBand></SimpleSource></VRTRasterBand></VRTDataset>"
+    )
+    assert stored_names(str(vrt)) == {1: "water"}
+
+
 def test_class_names_come_from_tags_or_from_the_sidecar(tmp_path: Path) -> None:
     """A map of ours has tags; another program's has category names beside it; or there are none."""
     import rasterio

@@ -27,6 +27,15 @@ def card(**fields: object) -> ModelCard:
         ({"weights": "../model.onnx"}, "weights must be a plain file name"),
         ({"classes": (ClassInfo(value=1, name="a", color="#000000"),)}, "at least 2"),
         ({"classes": (ClassInfo(value=1, name="a", color="#000000"),) * 2}, "must differ, got"),
+        (
+            {
+                "classes": (
+                    ClassInfo(value=1, name="Water", color="#000000"),
+                    ClassInfo(value=2, name="water ", color="#000000"),
+                )
+            },
+            "names must differ by more than case, got Water, water",
+        ),
         ({"temperature": 0}, "greater than 0"),
         ({"halo": "wide"}, "halo"),
     ],

@@ -78,7 +78,7 @@ def cards(draw: st.DrawFn) -> ModelCard:
         stride=stride,
         activation=draw(st.sampled_from(["softmax", "sigmoid", "logits"])),
         classes=tuple(
-            ClassInfo(value=v, name=draw(class_names), color=draw(colors)) for v in values
+            ClassInfo(value=v, name=f"{v} {draw(class_names)}", color=draw(colors)) for v in values
         ),
         architecture=draw(st.dictionaries(words, words | st.booleans() | st.integers())),
         context=draw(st.none() | st.integers(0, 500)),

@@ -121,6 +121,19 @@ def test_temperature_divides_logits(logits: np.ndarray, temperature: float) -> N
     np.testing.assert_allclose(result[:, kept], expected[:, kept], rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("classes", [2, 3, 10])
+def test_probabilities_are_no_logits(classes: int) -> None:
+    """A second softmax would leave e / (e + K - 1) of a certain class; real logits pass."""
+    logits = np.random.default_rng(5).normal(size=(classes, 64, 64)).astype(np.float32) * 5
+    card = probability_card("logits", classes, 1.0)
+    to_probability(logits, card)
+    with pytest.raises(ModelError, match=r"must give logits, .* say activation = softmax"):
+        to_probability(softmax(logits).astype(np.float32), card)
+    sharp = (logits == logits.max(axis=0)).astype(np.float32)
+    with pytest.raises(ModelError, match="these are probabilities"):
+        to_probability(sharp, card)
+
+
 @given(hnp.arrays(np.float32, (1, 4, 5), elements=st.floats(-10, 10, width=32)), st.floats(0.25, 4))
 def test_temperature_divides_the_log_of_odds(logits: np.ndarray, temperature: float) -> None:
     """A single sigmoid plane is the second of two classes, whose logits are 0 and these."""

@@ -141,6 +141,14 @@ def test_resolution_is_the_block_mean(tmp_path: Path, shape: tuple[int, int]):
     assert not valid[rows:].any()  # the last row has one
 
 
+@pytest.mark.parametrize("resolution", [0.0, -0.0, -3.0, float("nan"), float("inf"), 1e-320])
+def test_a_resolution_is_a_size(resolution: float) -> None:
+    """Above 0, and no smaller than a raster can hold."""
+    geobox = GeoBox((60, 80), Affine(10, 0, 0, 0, -10, 0), 32718)
+    with pytest.raises(SceneError, match="resolution"):
+        at_resolution(geobox, resolution)
+
+
 def test_resolution_of_a_turned_grid(tmp_path: Path):
     """Rotation and the first corner stay; the pixels are means along the turned axes."""
     turned = Affine(8, 6, 400_000, 6, -8, 4_100_000)

@@ -20,6 +20,7 @@ from tilemap.files import decode_toml, read_file
 from tilemap.stores.opening import GDAL_SETTINGS, open_dataset
 
 UNKNOWN = 254
+_NAME_COLUMNS = ("class_name", "classname", "class", "name", "label", "land_cover")
 _MOST = 250  # classes; 254 and 255 are taken
 _LARGEST_SIDECAR = 1 << 20  # bytes
 
@@ -78,7 +79,8 @@ def _table(lookup: Lookup, dtype: str) -> npt.NDArray[np.uint8]:
 def stored_names(path: str) -> dict[int, str]:
     """Class names that a raster carries, by stored number; empty where it carries none.
 
-    From its tags ``CLASS_<number>``, else from the category names of its ``.aux.xml``.
+    From its tags ``CLASS_<number>``, else from the category names or the attribute table of its
+    ``.aux.xml``, or of the VRT that it is.
 
     Raises:
         SceneError: if it cannot be opened.
@@ -90,18 +92,53 @@ def stored_names(path: str) -> dict[int, str]:
         for key, value in tags.items()
         if key.startswith("CLASS_") and key[6:].isdigit()
     }
-    return named or _category_names(Path(f"{path}.aux.xml"))
+    if named:
+        return named
+    own = _names_in(Path(path), "VRTRasterBand") if path.lower().endswith(".vrt") else {}
+    return own or _names_in(Path(f"{path}.aux.xml"), "PAMRasterBand")
 
 
-def _category_names(path: Path) -> dict[int, str]:
+def _names_in(path: Path, band: str) -> dict[int, str]:
+    """Names of the first band in a file of GDAL's XML."""
     try:
         if path.stat().st_size > _LARGEST_SIDECAR:
             return {}
         root = ET.fromstring(read_file(path))
     except (OSError, ET.ParseError):
         return {}  # not there, or none of GDAL's
-    categories = root.findall("./PAMRasterBand[@band='1']/CategoryNames/Category")
-    return {value: c.text for value, c in enumerate(categories) if c.text}
+    first = f"./{band}[@band='1']"
+    categories = root.findall(f"{first}/CategoryNames/Category")
+    named = {value: c.text for value, c in enumerate(categories) if c.text}
+    table = root.find(f"{first}/GDALRasterAttributeTable")
+    return named or ({} if table is None else _names_of_table(table))
+
+
+def _names_of_table(table: ET.Element) -> dict[int, str]:
+    """Names of an attribute table: its column of names by that of numbers.
+
+    The columns are known by their usage (GDAL's GFU_Name 2 and GFU_MinMax 5), else by their names
+    as ArcGIS writes them.
+    """
+    usage, titles = dict[str, int](), dict[str, int]()
+    for field in table.findall("FieldDefn"):
+        number = int(field.get("index", "-1"))
+        usage.setdefault(field.findtext("Usage", "0"), number)
+        titles.setdefault(field.findtext("Name", "").lower(), number)
+    values = usage.get("5", titles.get("value"))
+    names = usage.get("2", next((titles[t] for t in _NAME_COLUMNS if t in titles), None))
+    if names is None:
+        return {}
+    found = dict[int, str]()
+    for row in table.findall("Row"):
+        cells = [cell.text or "" for cell in row.findall("F")]
+        try:
+            value = float(row.get("index", "") if values is None else cells[values])
+            name = cells[names]
+        except (ValueError, IndexError):
+            continue
+        if value.is_integer() and name:
+            found[int(value)] = name
+    return found
 
 
 def stored_colors(path: str) -> dict[int, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -142,6 +143,9 @@ class ModelCard(_Frozen):
         values_ = [c.value for c in self.classes]
         if len(set(values_)) != len(values_):
             raise ValueError(f"class values must differ, got {values_}")
+        names = Counter(c.name.strip().casefold() for c in self.classes)
+        if alike := [c.name for c in self.classes if names[c.name.strip().casefold()] > 1]:
+            raise ValueError(f"class names must differ by more than case, got {', '.join(alike)}")
         return self
 
     def identity(self) -> dict[str, Any]:

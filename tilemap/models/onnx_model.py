@@ -105,6 +105,9 @@ def from_planes(
 
 SUM = 0.05
 """How far probabilities may lie from a sum of 1: those of a model in 8 bits do, by rounding."""
+_EXACT = 0.01
+"""The same of numbers that would be logits."""
+_FEW = 16  # of so few pixels it may be chance
 _EVERY = 8  # pixels between those whose sum is looked at, in each direction
 
 
@@ -123,9 +126,10 @@ def to_probability(planes: FloatArray, card: ModelCard) -> FloatArray:
     Raises:
         ModelError: if several planes of probabilities do not sum to 1, as those of a model that
             gives a pixel several labels. To divide by the sum would make a faint sign certain.
+            If logits are probabilities already, whose softmax says little of any class.
     """
-    if card.activation != "logits" and len(planes) > 1:
-        _check_sums(planes, card)
+    if len(planes) > 1:
+        (_check_logits if card.activation == "logits" else _check_sums)(planes, card)
     if card.activation == "sigmoid":
         planes = _tempered(planes, card.temperature)
         if len(planes) == 1:
@@ -138,6 +142,17 @@ def to_probability(planes: FloatArray, card: ModelCard) -> FloatArray:
         planes = np.log(np.maximum(planes, np.finfo(np.float32).tiny))
     powers = np.exp((planes - planes.max(axis=0)) / np.float32(card.temperature))
     return np.ascontiguousarray(powers / powers.sum(axis=0), dtype=np.float32)
+
+
+def _check_logits(planes: FloatArray, card: ModelCard) -> None:
+    some = planes[:, ::_EVERY, ::_EVERY].reshape(len(planes), -1)
+    if some.shape[1] < _FEW or some.min() < 0 or some.max() > 1:
+        return
+    if np.abs(some.sum(axis=0) - 1).max() <= _EXACT:
+        raise ModelError(
+            f"{card.name} must give logits, but all that it gives lies in 0..1 and sums to 1: "
+            "these are probabilities; say activation = softmax in the card"
+        )
 
 
 def _check_sums(planes: FloatArray, card: ModelCard) -> None:

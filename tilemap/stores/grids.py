@@ -14,8 +14,10 @@ from affine import Affine
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 
+from tilemap.errors import SceneError
 from tilemap.geometry import Window
 
+MOST_SIDE = 2**31 - 1  # as GDAL counts them
 ALIGNED = 1e-3  # pixels by which two grids may differ anywhere and still be one
 _PIXELS_ONLY = 'LOCAL_CS["pixels",UNIT["metre",1]]'
 _SAMPLES = 9  # points per axis that bound a window in another grid
@@ -102,11 +104,21 @@ def at_resolution(geobox: GeoBox, resolution: float) -> GeoBox:
     Args:
         geobox: the grid as it is.
         resolution: side of the new pixels in units of the CRS.
+
+    Raises:
+        SceneError: if it is no size, or so small that no raster could hold the pixels.
     """
+    if not 0 < resolution < math.inf:
+        raise SceneError(f"resolution must be above 0 units of the CRS, got {resolution}")
     affine: Affine = geobox.affine
     across, down = math.hypot(affine.a, affine.d), math.hypot(affine.b, affine.e)
-    rows = math.ceil(geobox.shape[0] * down / resolution - 1e-6)
-    cols = math.ceil(geobox.shape[1] * across / resolution - 1e-6)
+    sides = geobox.shape[0] * down / resolution, geobox.shape[1] * across / resolution
+    if max(sides) > MOST_SIDE:
+        raise SceneError(
+            f"a raster has at most {MOST_SIDE:,} pixels a side, a resolution of {resolution} makes "
+            f"{max(sides):.3g}"
+        )
+    rows, cols = (math.ceil(side - 1e-6) for side in sides)
     scaled = compose(affine, Affine.scale(resolution / across, resolution / down))
     return GeoBox((max(rows, 1), max(cols, 1)), scaled, geobox.crs)
 
