@@ -270,15 +270,13 @@ def test_statistics_are_those_of_the_training_blocks(
 
 def test_floats_have_statistics_too(tmp_path: Path) -> None:
     """Of several scenes as of one; quantiles are of a sample where numbers cannot be counted."""
-    scenes = [
-        _write(tmp_path, random_scene(SHAPE, seed=i, dtype=np.float32), _labels(seed=i), f"s{i}")
-        for i in range(2)
-    ]
+    numbers = [random_scene(SHAPE, seed=i, dtype=np.float32) * np.float32(1e4) for i in range(2)]
+    scenes = [_write(tmp_path, image, _labels(seed=i), f"s{i}") for i, image in enumerate(numbers)]
     config = _config(tmp_path, scenes, split={"block": 64, "validation": 0, "test": 0})
     data = prepare_data(config, tmp_path / "out")
     parts = [_parts(data, i) == Part.TRAIN for i in range(2)]
     for band, one in enumerate(data.statistics):
-        images = [random_scene(SHAPE, seed=i, dtype=np.float32)[band] * 1e-4 for i in range(2)]
+        images = [image[band] * 1e-4 for image in numbers]
         values = np.concatenate([v[t] for v, t in zip(images, parts, strict=True)])
         assert one.mean == pytest.approx(values.mean(dtype=np.float64), rel=1e-6)
         assert one.std == pytest.approx(values.std(dtype=np.float64), rel=1e-6)
