@@ -22,12 +22,13 @@ from tilemap import api
 from tilemap.changing.execute import ChangeResult
 from tilemap.comparison.hmm import smooth
 from tilemap.comparison.qa import Qa
-from tilemap.errors import OutputError
+from tilemap.errors import DamagedInputError, OutputError
 from tilemap.files import read_sealed
 from tilemap.stores.core_store import CoreStore
 from tilemap.stores.marks import Mark
+from tilemap.testing import write_geotiff
 
-from .conftest import NAMES, make_run, soften
+from .conftest import AFFINE, NAMES, make_run, soften
 
 SHAPE = (131, 190)
 YEARS = (1990, 2000, 2010, 2020)
@@ -347,24 +348,48 @@ def test_the_length_of_a_vector_is_no_probability(runs: list[Path], tmp_path: Pa
     assert "robability of change" not in page
 
 
-def test_a_core_that_fails_is_left_out(
-    runs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The rest is delivered, the run is partial, the core is not observed."""
-    broken = tmp_path / "y1990"
-    shutil.copytree(runs[0], broken)
-    chunk = broken / "probabilities.zarr" / "probability" / "c" / "0" / "0" / "1"
-    chunk.write_bytes(chunk.read_bytes()[:-3])
+def test_a_core_that_fails_is_left_out(runs: list[Path], tmp_path: Path) -> None:
+    """A block of a mask cannot be read: the rest is delivered, its core is not observed."""
+    fine = Affine(1.25, 0, AFFINE.c, 0, -1.25, AFFINE.f)
+    mask = np.random.default_rng(1).integers(2, 6, (1, 8 * SHAPE[0], 8 * SHAPE[1])).astype(np.uint8)
+    masks = []
+    for number in range(4):
+        path = write_geotiff(
+            tmp_path / f"m{number}.tif", mask, crs="EPSG:32718", transform=fine, tiled=True,
+            blockxsize=64, blockysize=64, compress="deflate",
+        )  # fmt: skip
+        masks.append(str(path))
+    with rasterio.open(masks[0]) as file:
+        offset = int(file.get_tag_item("BLOCK_OFFSET_5_5", "TIFF", bidx=1))
+    content = bytearray((tmp_path / "m0.tif").read_bytes())
+    content[offset : offset + 8] = bytes(8)
+    (tmp_path / "m0.tif").write_bytes(content)
     out = tmp_path / "out"
-    result = api.change([broken, *runs[1:]], out=out, workers=1, **OPTIONS)
+    result = api.change(runs, out=out, workers=1, masks=masks, mask_rule="values:1", **OPTIONS)
     assert result.status == "partial"
     assert result.exit_code == 3
     assert {q["stage"] for q in result.record["quarantined"]} == {"gather"}
     valid = _read(out / "n_valid.tif")
     assert valid.max() == 4
-    assert (valid[:48, 48:96] <= 3).all()
+    assert (valid[:64, :64] <= 3).all()
     store = CoreStore(out / "stores" / "change.zarr", _grid())
     assert all(store.state(tile) is Mark.DONE for tile in _grid().tiles())
+
+
+@pytest.mark.parametrize("harm", ["cut", "gone", "a folder"])
+def test_damaged_probabilities_are_refused(runs: list[Path], tmp_path: Path, harm: str) -> None:
+    """They are no cloud: the command that mends them is named."""
+    broken = tmp_path / "y1990"
+    shutil.copytree(runs[0], broken)
+    chunk = broken / "probabilities.zarr" / "probability" / "c" / "0" / "0" / "1"
+    content = chunk.read_bytes()
+    chunk.unlink()
+    if harm == "cut":
+        chunk.write_bytes(content[:-3])
+    elif harm == "a folder":
+        chunk.mkdir()
+    with pytest.raises(DamagedInputError, match=r"the same `tilemap segment` .* mends it"):
+        api.change([broken, *runs[1:]], out=tmp_path / "out", workers=1, **OPTIONS)
 
 
 def _grid() -> Any:

@@ -280,7 +280,7 @@ def has_chunk(array: zarr.Array[Any], index: Index) -> bool:
     """Whether the chunk was ever written."""
     if (remote := _remote(array)) is not None:
         return remote.has(_key(array, index))
-    return chunk_path(array, index).exists()
+    return chunk_path(array, index).is_file()
 
 
 def remove_chunk(array: zarr.Array[Any], index: Index) -> None:
