@@ -132,7 +132,23 @@ def test_undeclared_nodata(tmp_path: Path):
     assert read_all(opened(plain))[1].all()
     assert (~read_all(opened(plain, nodata=0))[1]).sum() == 1
     own = write_geotiff(tmp_path / "b.tif", image, nodata=7)
-    assert read_all(opened(own, nodata=0))[1].all()
+    kept = opened(own, nodata=0)
+    assert read_all(kept)[1].all()
+    (note,) = [w for w in kept.warnings if "nodata" in w]
+    assert "b.tif declares 7 as nodata itself; 0 counts where a file declares none" in note
+    assert not [w for w in opened(own, nodata=7).warnings if "nodata" in w]
+
+
+def test_one_file_of_a_band_that_declares_nodata_does_not_speak_for_the_others(tmp_path: Path):
+    """Fill of the neighbour is looked for; of both, nobody's fill is left."""
+    image = random_scene(dtype=np.int16)
+    declares = write_geotiff(tmp_path / "a.tif", image, nodata=-9999, scale=1e-4)
+    beside = Affine(10, 0, 400_000, 0, -10, 4_100_000 - 10 * image.shape[1])
+    silent = write_geotiff(tmp_path / "b.tif", image, transform=beside, scale=1e-4)
+    for files in ((declares, silent), (silent, declares)):
+        assert [b.nodata for b in opened(*files).scene.bands] == [None] * len(image)
+    same = opened(declares, silent, nodata=-9999)
+    assert [b.nodata for b in same.scene.bands] == [-9999] * len(image)
 
 
 @pytest.mark.parametrize("nodata", [-9999, 0.5, 70000])

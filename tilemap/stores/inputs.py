@@ -387,7 +387,13 @@ def _overridden(raster: Raster, request: SceneRequest) -> Raster:
 
     A scale without the offset that the product is known to have is not enough to be declared.
     """
-    bands = []
+    bands, notes = [], raster.notes
+    own = next((b.nodata for b in raster.bands if b.nodata not in (None, request.nodata)), None)
+    if own is not None and request.nodata is not None:
+        notes += (
+            f"{raster.path} declares {own:.9g} as nodata itself; {request.nodata:.9g} counts where "
+            "a file declares none",
+        )
     for band in raster.bands:
         if band.nodata is None and request.nodata is not None:
             band = replace(band, nodata=request.nodata)
@@ -402,4 +408,4 @@ def _overridden(raster: Raster, request: SceneRequest) -> Raster:
         if raster.product is not None and raster.product.offset and not band.shifted:
             band = replace(band, scaled=False)
         bands.append(band)
-    return replace(raster, bands=tuple(bands))
+    return replace(raster, bands=tuple(bands), notes=notes)

@@ -326,7 +326,7 @@ def _band(name: str, found: Sequence[RasterBand]) -> Band:
     return Band(
         name=name,
         dtype=str(np.result_type(*(np.dtype(band.dtype) for band in found))),
-        nodata=first.nodata,
+        nodata=first.nodata if all(band.nodata is not None for band in found) else None,
         scale=first.scale,
         offset=first.offset,
         scaled=all(band.scaled for band in found),
