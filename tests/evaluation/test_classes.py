@@ -127,6 +127,24 @@ def test_class_names_come_from_an_attribute_table(
     assert stored_names(str(path)) == {11: "water", 42: "forest"}
 
 
+@pytest.mark.parametrize(
+    "field",
+    [
+        '<FieldDefn index="x"><Name>Value</Name></FieldDefn>',
+        "<FieldDefn><Name>Value</Name></FieldDefn>",
+        '<FieldDefn index="0"><Name>Low</Name><Usage>3</Usage></FieldDefn>',
+    ],
+)
+def test_an_attribute_table_that_says_no_values_names_nothing(tmp_path: Path, field: str) -> None:
+    """Damaged columns and ranges of numbers are no names of values."""
+    path = write_geotiff(tmp_path / "r.tif", np.zeros((1, 3, 4), dtype=np.uint8))
+    table = TABLE.format(fields=field + FIELD.format(1, "Class", 2), rows=ROW.format(0, 1, "water"))
+    path.with_name("r.tif.aux.xml").write_text(
+        f'<PAMDataset><PAMRasterBand band="1">{table}</PAMRasterBand></PAMDataset>'
+    )
+    assert stored_names(str(path)) == {}
+
+
 def test_class_names_come_from_a_vrt(tmp_path: Path) -> None:
     """Of its first band; what lies beside it comes after."""
     write_geotiff(tmp_path / "r.tif", np.zeros((1, 3, 4), dtype=np.uint8))

@@ -196,13 +196,13 @@ def test_a_corrected_mask_is_used(toy: Toy) -> None:
 
 def test_corrected_labels_are_used(toy: Toy) -> None:
     """A date without probabilities whose class map was corrected by hand."""
-    runs = toy.dates(0, 0)
-    for run in runs:
-        shutil.rmtree(run / "probabilities.zarr")
+    runs = [toy.segment(toy.scene(f"s{y}0701.tif", 0), f"y{y}").directory for y in (2010, 2015)]
     assert _classes(toy.change(runs, method="pcc").change) == [1]
     with rasterio.open(runs[1] / "landcover.tif", "r+", IGNORE_COG_LAYOUT_BREAK="YES") as file:
         file.write(np.full(SHAPE, 3, np.uint8), 1)
-    assert _classes(toy.change(runs, method="pcc").change) == [3]
+    corrected = toy.change(runs, method="pcc")
+    assert _classes(corrected.change) == [3]
+    assert any("is not what its run wrote" in warning for warning in corrected.record["warnings"])
 
 
 def test_a_grid_that_is_asked_for_is_not_ignored(toy: Toy) -> None:

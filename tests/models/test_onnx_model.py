@@ -127,6 +127,7 @@ def test_probabilities_are_no_logits(classes: int) -> None:
     logits = np.random.default_rng(5).normal(size=(classes, 64, 64)).astype(np.float32) * 5
     card = probability_card("logits", classes, 1.0)
     to_probability(logits, card)
+    to_probability(np.full((classes, 64, 64), 1 / classes, np.float32), card)  # of fill
     with pytest.raises(ModelError, match=r"must give logits, .* say activation = softmax"):
         to_probability(softmax(logits).astype(np.float32), card)
     sharp = (logits == logits.max(axis=0)).astype(np.float32)

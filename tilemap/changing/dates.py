@@ -97,7 +97,7 @@ def open_date(path: str | Path, day: str | None = None) -> DateInput:
         notes.append(
             f"{path} has labels only, which count as certain; better: `probabilities` and `fresh`"
         )
-        _check_labels(place, record)
+        notes += _changed_labels(place, record)
         raster = describe(str(place / LABELS))
         geobox, inputs = raster.geobox, Inputs.of(raster.files)
     else:
@@ -160,16 +160,19 @@ def _record(place: Path) -> dict[str, Any]:
     return record
 
 
-def _check_labels(place: Path, record: dict[str, Any]) -> None:
-    """The class map holds what its run wrote.
+def _changed_labels(place: Path, record: dict[str, Any]) -> list[str]:
+    """What is to be told of a class map that is not as its run wrote it.
 
-    Raises:
-        SceneError: if it does not.
+    A person may correct labels, so they are taken; damage cannot be told from that.
     """
     path = place / LABELS
     made = record.get("products", {}).get(LABELS, {})
-    if path.is_file() and "sha256" in made and file_sha256(path) != made["sha256"]:
-        raise SceneError(f"{path} is damaged; {MENDS}")
+    if not path.is_file() or "sha256" not in made or file_sha256(path) == made["sha256"]:
+        return []
+    return [
+        f"{path} is not what its run wrote: its labels were corrected, or are damaged; they count "
+        f"as they are, and {MENDS}"
+    ]
 
 
 def _day(place: Path, record: dict[str, Any], said: str | None, notes: list[str]) -> datetime.date:

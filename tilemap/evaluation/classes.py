@@ -121,19 +121,20 @@ def _names_of_table(table: ET.Element) -> dict[int, str]:
     """
     usage, titles = dict[str, int](), dict[str, int]()
     for field in table.findall("FieldDefn"):
-        number = int(field.get("index", "-1"))
-        usage.setdefault(field.findtext("Usage", "0"), number)
-        titles.setdefault(field.findtext("Name", "").lower(), number)
+        number = field.get("index", "")
+        if not number.isdecimal():
+            return {}
+        usage.setdefault(field.findtext("Usage", "0"), int(number))
+        titles.setdefault(field.findtext("Name", "").lower(), int(number))
     values = usage.get("5", titles.get("value"))
     names = usage.get("2", next((titles[t] for t in _NAME_COLUMNS if t in titles), None))
-    if names is None:
+    if names is None or values is None:
         return {}
     found = dict[int, str]()
     for row in table.findall("Row"):
         cells = [cell.text or "" for cell in row.findall("F")]
         try:
-            value = float(row.get("index", "") if values is None else cells[values])
-            name = cells[names]
+            value, name = float(cells[values]), cells[names]
         except (ValueError, IndexError):
             continue
         if value.is_integer() and name:

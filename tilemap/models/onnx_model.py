@@ -107,7 +107,7 @@ SUM = 0.05
 """How far probabilities may lie from a sum of 1: those of a model in 8 bits do, by rounding."""
 _EXACT = 0.01
 """The same of numbers that would be logits."""
-_FEW = 16  # of so few pixels it may be chance
+_FEW, _SPREAD = 16, 0.05  # of so few pixels, or of pixels so alike, it may be chance
 _EVERY = 8  # pixels between those whose sum is looked at, in each direction
 
 
@@ -147,6 +147,8 @@ def to_probability(planes: FloatArray, card: ModelCard) -> FloatArray:
 def _check_logits(planes: FloatArray, card: ModelCard) -> None:
     some = planes[:, ::_EVERY, ::_EVERY].reshape(len(planes), -1)
     if some.shape[1] < _FEW or some.min() < 0 or some.max() > 1:
+        return
+    if np.ptp(some, axis=1).max() < _SPREAD:  # of a patch of fill all pixels are alike
         return
     if np.abs(some.sum(axis=0) - 1).max() <= _EXACT:
         raise ModelError(
