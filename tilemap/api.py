@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import date
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, cast
+
+import numpy as np
 
 from tilemap.cluster.table import choose_cluster
 from tilemap.errors import UsageError
@@ -87,7 +90,43 @@ class Options(TypedDict, total=False):
     publish: str | None
 
 
+_COUNTS = frozenset({"core", "halo", "blend", "workers"})
+_NUMBERS = frozenset(
+    {"nodata", "scale", "offset", "resolution", "rate", "tau", "threshold", "mmu_ha"}
+)
+_INSTEAD = {"rate": "fit", "threshold": "otsu"}
+"""Words that stand for a number."""
+_WORDS = frozenset({"device", "precision", "engine", "tta", "method", "prior", "extent"})
+
+
+def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options with Python's own numbers for those of NumPy; None leaves the default.
+
+    Raises:
+        UsageError: if a number or a word is none.
+    """
+    found = {}
+    for name, value in options.items():
+        plain = value.item() if isinstance(value, np.generic) else value
+        if plain is None:
+            continue
+        is_number = isinstance(plain, int | float) and not isinstance(plain, bool)
+        if name in _COUNTS and not isinstance(plain, int):
+            raise UsageError(f"{name} must be a whole number, got {plain!r}")
+        if name in _NUMBERS and not is_number and plain != _INSTEAD.get(name):
+            raise UsageError(f"{name} must be a number, got {plain!r}")
+        if name in _WORDS and not isinstance(plain, str):
+            raise UsageError(f"{name} must be a word, got {plain!r}")
+        found[name] = plain
+    return found
+
+
+def _day(day: object) -> str:
+    return f"{day:%Y-%m-%d}" if isinstance(day, date) else str(day)
+
+
 def _request(scenes: Paths, options: Options) -> SceneRequest:
+    options = cast("Options", _plain(options))
     several = [scenes] if isinstance(scenes, str | Path) else list(scenes)
     if not several:
         raise UsageError("at least one scene must be given, got none")
@@ -117,6 +156,7 @@ def _hosts(options: Options) -> tuple[str, ...]:
 
 
 def _settings(options: Options) -> SegmentSettings:
+    options = cast("Options", _plain(options))
     unknown = sorted(options.keys() - Options.__annotations__.keys())
     if unknown:
         known = ", ".join(Options.__annotations__)
@@ -342,6 +382,7 @@ def change_settings(
     if unknown := sorted(options.keys() - ChangeOptions.__annotations__.keys()):
         known = ", ".join(ChangeOptions.__annotations__)
         raise UsageError(f"options must be among {known}; got {', '.join(unknown)}")
+    options = _plain(options)
     scenes = {key: options[key] for key in _OF_SCENES if key in options}
     request = _request(["-"], cast("Options", scenes))
     threshold = options.get("threshold", 0.5)
@@ -350,7 +391,7 @@ def change_settings(
     return ChangeSettings(
         inputs=tuple(str(one) for one in inputs),
         model=() if model is None else tuple(str(m) for m in _models(model)),
-        dates=tuple(options.get("dates") or ()),
+        dates=tuple(_day(day) for day in options.get("dates") or ()),
         masks=tuple(str(mask) for mask in options.get("masks") or ()),
         like=None if like is None else str(like),
         transitions=None if transitions is None else str(transitions),
