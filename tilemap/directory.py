@@ -209,7 +209,8 @@ class RunDirectory:
         if not os.access(parent, os.W_OK | os.X_OK):
             raise OutputError(f"cannot create {self.path}: {parent} is not writable")
         entries = sorted(p.name for p in self.path.iterdir()) if self.path.exists() else []
-        if STORES in entries:  # made together with them
+        # made together with the stores, which may have been removed at the end
+        if STORES in entries or store_digest(self.path / PROBABILITIES) is not None:
             entries = [e for e in entries if e not in (PROBABILITIES, f"{PROBABILITIES}.partial")]
         previous = self.previous()
         if previous is None:

@@ -213,6 +213,29 @@ def test_whatever_is_damaged_is_made_again(
     assert wrong is None, f"{done}: {wrong}"
 
 
+@pytest.mark.parametrize("damaged", ["run.json", "run.json gone", "run.json cut"])
+def test_a_run_without_stores_whose_record_is_damaged_is_made_again(
+    place: Place, tmp_path: Path, damaged: str
+) -> None:
+    """As a nightly run leaves it: products and probabilities, no stores."""
+    out = tmp_path / "out"
+    shutil.copytree(place.folder / "run0", out)
+    shutil.rmtree(out / "stores")
+    record = out / "run.json"
+    content = record.read_bytes()
+    if damaged == "run.json":
+        _flip(record, b'"date"')
+    elif damaged == "run.json cut":
+        record.write_bytes(content[: len(content) // 2])
+    else:
+        record.unlink()
+        with pytest.raises(OutputError, match="must be empty or hold a run"):
+            place.segment(out)  # nothing says that these files are of a run
+        return
+    assert place.segment(out).status == "ok"
+    assert _content(out) == _content(place.folder / "run0")
+
+
 def _flip(path: Path, text: bytes) -> None:
     """Flip a low bit in the first digit of what comes after a text."""
     content = bytearray(path.read_bytes())
