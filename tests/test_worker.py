@@ -131,7 +131,7 @@ def test_a_run_is_small_too(spec: RunSpec) -> None:
 def test_a_task_returns_where_and_how_long(context: RunContext, spec: RunSpec) -> None:
     """Both stages through the plugin, as Dask calls them."""
     plugin = RunPlugin(spec)
-    worker = cast("Worker", SimpleNamespace(name="w", address="tcp://there:1"))
+    worker = cast("Worker", SimpleNamespace(name="w", address="tcp://there:1", nanny=None))
     asyncio.run(plugin.setup(worker))
     try:
         assert context_of(spec.name).spec == spec
