@@ -51,6 +51,7 @@ class DateInput:
         lacks: digest of the tiles that it lacks; empty if it is whole.
         inputs: files that are read besides its store.
         notes: for people.
+        altered: its labels are not those that its run wrote.
     """
 
     path: Path
@@ -63,6 +64,7 @@ class DateInput:
     lacks: str = ""
     inputs: Inputs = Inputs()
     notes: tuple[str, ...] = ()
+    altered: bool = False
 
 
 def is_run(path: str | Path) -> bool:
@@ -85,7 +87,7 @@ def open_date(path: str | Path, day: str | None = None) -> DateInput:
     place = Path(path)
     record = _record(place)
     identity: dict[str, Any] = record["identity"]
-    notes = []
+    notes, altered = list[str](), list[str]()
     lacks = lacks_of(record)
     if lacks:
         notes.append(f"{path} is partial: tiles that it lacks count as not observed")
@@ -97,7 +99,8 @@ def open_date(path: str | Path, day: str | None = None) -> DateInput:
         notes.append(
             f"{path} has labels only, which count as certain; better: `probabilities` and `fresh`"
         )
-        notes += _changed_labels(place, record)
+        altered = _changed_labels(place, record)
+        notes += altered
         raster = describe(str(place / LABELS))
         geobox, inputs = raster.geobox, Inputs.of(raster.files)
     else:
@@ -122,6 +125,7 @@ def open_date(path: str | Path, day: str | None = None) -> DateInput:
         lacks=lacks,
         inputs=inputs,
         notes=tuple(notes),
+        altered=bool(altered),
     )
 
 
