@@ -103,7 +103,7 @@ def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
     """Options with Python's own numbers for those of NumPy; None leaves the default.
 
     Raises:
-        UsageError: if a number or a word is none.
+        UsageError: if a value is not of the kind that its option takes.
     """
     found = {}
     for name, value in options.items():

@@ -145,6 +145,17 @@ def test_an_attribute_table_that_says_no_values_names_nothing(tmp_path: Path, fi
     assert stored_names(str(path)) == {}
 
 
+@pytest.mark.parametrize(
+    ("text", "why"), [("<PAMDataset><", "is damaged"), (" " * 17_000_000, "bytes")]
+)
+def test_a_sidecar_that_cannot_be_read_is_refused(tmp_path: Path, text: str, why: str) -> None:
+    """It may name the classes, which would be matched by number without a word."""
+    path = write_geotiff(tmp_path / "r.tif", np.zeros((1, 3, 4), dtype=np.uint8))
+    path.with_name("r.tif.aux.xml").write_text(text)
+    with pytest.raises(SceneError, match=f"aux.xml may name the classes.*{why}"):
+        stored_names(str(path))
+
+
 def test_class_names_come_from_a_vrt(tmp_path: Path) -> None:
     """Of its first band; what lies beside it comes after."""
     write_geotiff(tmp_path / "r.tif", np.zeros((1, 3, 4), dtype=np.uint8))

@@ -22,7 +22,7 @@ from tilemap.stores.opening import GDAL_SETTINGS, open_dataset
 UNKNOWN = 254
 _NAME_COLUMNS = ("class_name", "classname", "class", "name", "label", "land_cover")
 _MOST = 250  # classes; 254 and 255 are taken
-_LARGEST_SIDECAR = 1 << 20  # bytes
+_LARGEST_SIDECAR = 16 << 20  # bytes
 
 Table = Mapping[str, tuple[str, ...]]
 """Reference values, as written, by value or name of the map's class."""
@@ -99,13 +99,24 @@ def stored_names(path: str) -> dict[int, str]:
 
 
 def _names_in(path: Path, band: str) -> dict[int, str]:
-    """Names of the first band in a file of GDAL's XML."""
+    """Names of the first band in a file of GDAL's XML; none if it is not there.
+
+    Raises:
+        SceneError: if it is too large or damaged: it may name classes that numbers would confuse.
+    """
     try:
         if path.stat().st_size > _LARGEST_SIDECAR:
-            return {}
+            raise SceneError(
+                f"{path} may name the classes, but has more than {_LARGEST_SIDECAR:,} bytes; "
+                "remove it or write a smaller one"
+            )
         root = ET.fromstring(read_file(path))
-    except (OSError, ET.ParseError):
-        return {}  # not there, or none of GDAL's
+    except OSError:
+        return {}
+    except ET.ParseError as error:
+        raise SceneError(
+            f"{path} may name the classes, but is damaged: {error}; mend or remove it"
+        ) from error
     first = f"./{band}[@band='1']"
     categories = root.findall(f"{first}/CategoryNames/Category")
     named = {value: c.text for value, c in enumerate(categories) if c.text}

@@ -45,6 +45,7 @@ class ExportReceipt:
 
 
 STRIP = 64
+"""Rows whose areas are summed at once: they stay in a core's cache."""
 
 
 def count_values(pixels: ByteArray) -> npt.NDArray[np.int64]:
@@ -68,7 +69,7 @@ def sum_areas(pixels: ByteArray, window: Window, cell: CellArea) -> npt.NDArray[
         cell: areas of its pixels.
     """
     total = np.zeros(256)
-    for top in range(window.top, window.bottom, STRIP):  # few rows at once stay in the cache
+    for top in range(window.top, window.bottom, STRIP):
         bottom = min(top + STRIP, window.bottom)
         area = cell.cell_km2(Window(top, window.left, bottom, window.right))
         rows = pixels[top - window.top : bottom - window.top]
