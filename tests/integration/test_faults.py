@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -45,7 +47,12 @@ def _empty(path: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if path.is_dir():
+        # Renamed first: workers that still write into it would make the removal fail.
+        gone = path.rename(path.with_name(f"{path.name}-{uuid.uuid4().hex}"))
+        shutil.rmtree(gone, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _folder(path: Path) -> None:
@@ -54,8 +61,10 @@ def _folder(path: Path) -> None:
 
 
 def _file(path: Path) -> None:
-    _remove(path)
-    path.write_text("")
+    while not path.is_file():  # a worker that writes meanwhile may make the folder again
+        _remove(path)
+        with contextlib.suppress(IsADirectoryError):
+            path.write_text("")
 
 
 @pytest.mark.parametrize("after", [1, 4, 6])
