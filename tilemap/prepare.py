@@ -19,6 +19,7 @@ from tilemap.models import registry
 from tilemap.models.domain import DomainReport, check_domain
 from tilemap.models.engines import Settings
 from tilemap.models.recipe import Recipe
+from tilemap.probability import ENCODING
 from tilemap.products import make_profiles, rehearse
 from tilemap.run_plan import (
     GridSettings,
@@ -232,7 +233,7 @@ def _identity(
     source: SceneSource, inputs: Inputs, ref: Recipe, grid: TileGrid, settings: SegmentSettings
 ) -> Identity:
     card, backend = ref.card, settings.backend
-    kept = {"probabilities": True} if settings.probabilities else {}
+    kept = {"probabilities": ENCODING} if settings.probabilities else {}
     return {
         **kept,
         "format": FORMAT,

@@ -19,6 +19,7 @@ from tilemap.comparison.emission import emission_table, emissions
 from tilemap.comparison.hmm import smooth, smooth_emissions
 from tilemap.comparison.pairs import pcc
 from tilemap.comparison.transition import from_rate, steps
+from tilemap.probability import quantise
 
 
 @compiled
@@ -52,7 +53,7 @@ def main() -> None:
     classes, dates, pixels = arguments.classes, arguments.dates, arguments.pixels
     random = np.random.default_rng(0)
     p = random.dirichlet(np.full(classes, 0.3), (dates, pixels)).transpose(0, 2, 1)
-    quantised = np.rint(p * 254).astype(np.uint8, order="C")
+    quantised = quantise(p)
     quantised.transpose(0, 2, 1)[random.random((dates, pixels)) < 0.1] = 255
     prior = np.full(classes, 1 / classes)
     table = emission_table(prior, 1.0)

@@ -26,6 +26,7 @@ from scipy import ndimage
 from tilemap import api
 from tilemap.comparison.registration import BlockShift, Shift, block_shift, move, robust_shift
 from tilemap.models import registry
+from tilemap.probability import quantise, shares
 
 TRUE_PX = (0.0, 0.1, 0.3, 0.5, 1.0)
 BLOCK = 256
@@ -120,7 +121,7 @@ def main() -> None:
     inner = np.s_[:, EDGE : EDGE + extent[0], EDGE : EDGE + extent[1]]
 
     def quantised(image: FloatArray) -> npt.NDArray[np.uint8]:
-        return np.rint(model.predict((image[inner] - mean) / std) * 254).astype(np.uint8)
+        return quantise(model.predict((image[inner] - mean) / std))
 
     first = quantised(scene)
     labels = first.argmax(axis=0)
@@ -134,7 +135,7 @@ def main() -> None:
                 shifted = resample(scene, *true) if px else scene
                 second = quantised(shifted)
                 bands, cost = shift_of(scene[inner], shifted[inner])
-                maps, _ = shift_of(first / np.float32(254), second / np.float32(254))
+                maps, _ = shift_of(shares(first), shares(second))
                 print(f"{name} {true[0]:4.1f} {true[1]:5.2f}  {cost:3.0f} ms a block")
                 print(f"    error, px: bands {error_of(bands, true)}; maps {error_of(maps, true)}")
                 changed = (second.argmax(axis=0) != labels).mean()

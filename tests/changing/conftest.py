@@ -13,6 +13,7 @@ from odc.geo.geobox import GeoBox
 from tilemap.directory import write_json
 from tilemap.geometry import TileGrid
 from tilemap.models.card import ClassInfo
+from tilemap.probability import quantise
 from tilemap.stores.probabilities import ProbabilityStore, StoredClass
 
 NAMES = (("water", "#2b6cb0"), ("forest", "#2f855a"), ("town", "#c53030"), ("field", "#d69e2e"))
@@ -44,7 +45,7 @@ def make_run(
     folder.mkdir(parents=True)
     classes, rows, cols = probability.shape
     hidden = np.isnan(probability[0])
-    quantised = np.rint(np.nan_to_num(probability) * 254).astype(np.uint8)
+    quantised = quantise(np.nan_to_num(probability))
     quantised[:, hidden] = 255
     kinds = tuple(StoredClass(10 + i, *names[i]) for i in range(classes))
     grid = TileGrid((rows, cols), 48, 0, 0)

@@ -17,7 +17,8 @@ from tilemap.changing.geobox import choose_geobox
 from tilemap.errors import SceneError, SceneMismatchError, UsageError
 from tilemap.geometry import Window
 from tilemap.models.card import ClassInfo
-from tilemap.stages.gather import from_labels, to_probability, to_quantised
+from tilemap.probability import VALUES, quantise, shares
+from tilemap.stages.gather import from_labels, to_quantised
 from tilemap.stores.masks import Rule
 from tilemap.testing import write_geotiff
 
@@ -199,7 +200,7 @@ def test_the_same_grid_is_copied_to_the_bit(tmp_path: Path, make_run: MakeRun) -
     reader = gather_reader(found, _geobox(100, 50, 60, 100))
     got = reader.read(Window(0, 0, 60, 100))
     want = np.full((4, 60, 100), 255, np.uint8)
-    whole = np.rint(np.nan_to_num(soften(labels, 4, 0.83)) * 254).astype(np.uint8)
+    whole = quantise(np.nan_to_num(soften(labels, 4, 0.83)))
     whole[:, labels == 255] = 255
     want[:, :51, :85] = whole[:, 10:, 5:]
     assert np.array_equal(got, want)
@@ -214,8 +215,9 @@ def test_another_grid_is_interpolated(tmp_path: Path, make_run: MakeRun, size: f
     reader = gather_reader(open_date(run), _geobox(3, 4, rows, cols, size))
     got = reader.read(Window(0, 0, rows, cols))
     assert (got != 255).all()
-    assert np.abs(got.astype(int).sum(axis=0) - 254).max() <= 2
-    assert 0.1 * 254 - 1 <= got.min() <= got.max() <= 0.7 * 254 + 2
+    least, most = quantise(np.array([0.1, 0.7])).astype(int)
+    assert least - 1 <= got.min() <= got.max() <= most + 1
+    assert np.abs(VALUES[got].sum(axis=0) - 1).max() <= 0.02
     part = Window(rows // 3, 2, rows - 1, cols // 2)
     assert np.array_equal(reader.read(part), got[:, *part.slices()])
 
@@ -329,10 +331,11 @@ def test_a_mask_that_cannot_be_one_is_refused(tmp_path: Path, make_run: MakeRun)
 
 def test_quantised_there_and_back() -> None:
     """Sums to 1 after reading; nothing observed stays so."""
-    quantised = np.array([[[200, 255]], [[53, 255]]], dtype=np.uint8)
-    probability = to_probability(quantised)
+    quantised = quantise(np.array([[[0.8, 0]], [[0.2, 0]]]))
+    quantised[:, 0, 1] = 255
+    probability = shares(quantised)
     assert probability[:, 0, 0].sum() == pytest.approx(1)
     assert not probability[:, 0, 1].any()
     again = to_quantised(probability, quantised[0] != 255)
     assert again[:, 0, 1].tolist() == [255, 255]
-    assert again[:, 0, 0].tolist() == [201, 53]
+    assert again[:, 0, 0].tolist() == quantised[:, 0, 0].tolist()

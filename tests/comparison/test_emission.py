@@ -7,15 +7,16 @@ import pytest
 
 from tilemap.comparison.emission import emission_table, emissions
 from tilemap.errors import ConfigError
+from tilemap.probability import VALUES
 
 
 def test_evidence_of_a_stored_number() -> None:
-    """(p / prior)^tau; 0 is a tenth of a step; 255 says nothing."""
+    """(p / prior)^tau; 0 is never impossible; 255 says nothing."""
     table = emission_table(np.array([0.25, 0.75]), 0.5)
     assert table.shape == (2, 256)
     assert table[0, 254] == pytest.approx(2.0)
-    assert table[1, 127] == pytest.approx(np.sqrt(0.5 / 0.75))
-    assert table[0, 0] == pytest.approx(np.sqrt(0.1 / 254 / 0.25))
+    assert table[1, 202] == pytest.approx(np.sqrt(0.5 / 0.75), rel=0.005)
+    assert table[0, 0] == pytest.approx(np.sqrt(2.0**-26 / 0.25))
     assert table[:, 255].tolist() == [1, 1]
 
 
@@ -26,12 +27,12 @@ def test_no_trust_no_evidence() -> None:
 
 @pytest.mark.parametrize("tau", [0.0, 0.6, 1.0, 2.0])
 def test_probabilities_add_up_before_they_count(tau: float) -> None:
-    """Stored numbers that rounding left at another sum than 254 are brought to it."""
+    """Stored numbers that rounding left at another sum than 1 are brought to it."""
     prior = np.array([0.2, 0.5, 0.3])
     quantised = np.array([[[254, 100, 0, 255], [1, 100, 250, 255], [1, 57, 1, 255]]], np.uint8)
     found = emissions(quantised, emission_table(prior, tau))
-    stored = np.maximum(quantised[0, :, :3], 0.1)
-    p = stored / np.array([256, 257, 251])
+    stored = VALUES[quantised[0, :, :3]]
+    p = stored / stored.sum(axis=0)
     assert np.allclose(found[0, :, :3], (p / prior[:, None]) ** tau, rtol=1e-12)
     assert (found[0, :, 3] == 1).all()
 

@@ -17,6 +17,7 @@ from tilemap.comparison.hmm import smooth, smooth_emissions
 from tilemap.comparison.hmm_numpy import scores
 from tilemap.comparison.transition import from_rate, steps
 from tilemap.errors import ConfigError
+from tilemap.probability import quantise
 
 
 def _all_paths(classes: int, dates: int) -> np.ndarray:
@@ -46,7 +47,7 @@ def _stored(dates: int, classes: int, pixels: int, hidden: float, seed: int) -> 
     """Quantised probabilities, some dates of some pixels not observed."""
     random = np.random.default_rng(seed)
     p = random.dirichlet(np.full(classes, 0.4), (dates, pixels)).transpose(0, 2, 1)
-    quantised = np.rint(p * 254).astype(np.uint8, order="C")
+    quantised = quantise(p)
     quantised.transpose(0, 2, 1)[random.random((dates, pixels)) < hidden] = 255
     return quantised
 

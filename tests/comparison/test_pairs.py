@@ -8,6 +8,7 @@ import pytest
 
 from tilemap.comparison.pairs import cvaps, magnitudes, otsu, pcc
 from tilemap.errors import ConfigError
+from tilemap.probability import VALUES, quantise
 
 ByteArray = npt.NDArray[np.uint8]
 
@@ -16,14 +17,14 @@ def series(seed: int, dates: int, classes: int, pixels: int) -> ByteArray:
     """Random probabilities, every fifth look missing."""
     rng = np.random.default_rng(seed)
     p = rng.dirichlet(np.full(classes, 0.4), (dates, pixels))
-    q = np.rint(p * 254).astype(np.uint8)
+    q = quantise(p)
     q[rng.random((dates, pixels)) < 0.2] = 255
     return np.ascontiguousarray(q.transpose(0, 2, 1))
 
 
 def probability(column: ByteArray) -> npt.NDArray[np.float64] | None:
     """Of one look, float64 (class,), None if it was not observed."""
-    return None if column[0] == 255 else column / column.sum(dtype=np.float64)
+    return None if column[0] == 255 else VALUES[column] / VALUES[column].sum()
 
 
 def test_pcc_is_argmax_and_independent_dates() -> None:
@@ -90,16 +91,16 @@ def test_cvaps_against_plain_python(threshold: float) -> None:
 
 def test_cvaps_compares_with_the_last_accepted_date() -> None:
     """A slow drift adds up to a change, though no two dates differ by the threshold."""
-    drift = np.array([240, 190, 140, 90, 40], dtype=np.uint8)
-    q = np.stack([drift, 254 - drift], axis=1)[:, :, None]
+    drift = np.array([0.94, 0.75, 0.55, 0.35, 0.16])
+    q = quantise(np.stack([drift, 1 - drift], axis=1)[:, :, None])
     result = cvaps(q, 0.5)
     assert result.labels[:, 0].tolist() == [0, 0, 0, 1, 1]
-    assert np.diff(drift.astype(int)).min() / 254 > -0.5
+    assert np.diff(drift).min() > -0.5
 
 
 def test_cvaps_keeps_the_class_of_an_unsure_date() -> None:
     """The likeliest class flips by a hair: a change to pcc, none to cvaps."""
-    q = np.array([[[130], [124]], [[124], [130]]], dtype=np.uint8)
+    q = quantise(np.array([[[0.51], [0.49]], [[0.49], [0.51]]]))
     assert pcc(q).labels[:, 0].tolist() == [0, 1]
     assert cvaps(q, 0.3).labels[:, 0].tolist() == [0, 0]
 

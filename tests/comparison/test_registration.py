@@ -15,6 +15,7 @@ from tilemap.comparison.registration import (
     verdict,
 )
 from tilemap.errors import GridError, SceneMismatchError
+from tilemap.probability import VALUES, quantise, shares
 
 ByteArray = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.floating]
@@ -208,31 +209,31 @@ def test_scatter_is_no_shift() -> None:
         verdict(Shift(1.2, 0.0, 3, 0.25), accept=False)
 
 
-def quantised(seed: int, classes: int = 4, shape: tuple[int, int] = (23, 31)) -> ByteArray:
+def drawn(seed: int, classes: int = 4, shape: tuple[int, int] = (23, 31)) -> ByteArray:
     """Random smooth probabilities, uint8 (class, y, x)."""
     rng = np.random.default_rng(seed)
     raw = np.stack([ndimage.gaussian_filter(rng.normal(size=shape), 2) for _ in range(classes)])
     p = np.exp(12 * raw)
-    return np.rint(p / p.sum(axis=0) * 254).astype(np.uint8)
+    return quantise(p / p.sum(axis=0))
 
 
 @pytest.mark.parametrize(
     "by", [(0.3, -0.2), (-0.45, 0.05), (1.0, 0.5), (-1.0, -1.0), (0.0, 0.7), (0.99, -0.5)]
 )
 def test_move_against_scipy(by: tuple[float, float]) -> None:
-    """Bilinear on the renormalised probabilities, as scipy has it, to one step of the 254."""
-    q = quantised(1)
-    p = q / q.sum(axis=0)
+    """Bilinear on the renormalised probabilities, as scipy has it, to one byte."""
+    q = drawn(1)
+    p = shares(q).astype(float)
     oracle = np.stack([ndimage.shift(plane, (-by[0], -by[1]), order=1) for plane in p])
     moved = move(q, *by)
     assert moved.shape == (4, 21, 29)
     assert moved.dtype == np.uint8
-    assert np.abs(moved - oracle[:, 1:-1, 1:-1] * 254).max() <= 1
+    assert np.abs(moved - quantise(oracle[:, 1:-1, 1:-1]).astype(int)).max() <= 1
 
 
 def test_move_by_whole_pixels_keeps_bytes() -> None:
     """No shift, and a whole pixel, are copies, of the right pixels."""
-    q = quantised(2)
+    q = drawn(2)
     q[:, 5:9, 3:20] = 255
     assert np.array_equal(move(q, 0, 0), q[:, 1:-1, 1:-1])
     assert np.array_equal(move(q, 1, 0), q[:, 2:, 1:-1])
@@ -241,12 +242,12 @@ def test_move_by_whole_pixels_keeps_bytes() -> None:
 
 def test_move_undoes_what_was_found(maps: dict[tuple[float, float], FloatArray]) -> None:
     """A date moved back lies where the reference does, and differs from it less."""
-    first, later = (np.rint(maps[by] * 254).astype(np.uint8) for by in ((0.0, 0.0), (0.5, -0.25)))
-    shift = shift_of(first / 254, later / 254)
+    first, later = (quantise(maps[by]) for by in ((0.0, 0.0), (0.5, -0.25)))
+    shift = shift_of(VALUES[first], VALUES[later])
     assert shift is not None
     moved = move(later, shift.row, shift.col)
     inner = first[:, 1:-1, 1:-1]
-    left = shift_of(inner / 254, moved / 254)
+    left = shift_of(VALUES[inner], VALUES[moved])
     assert left is not None
     assert left.size < 0.05
     before = (first.argmax(axis=0) != later.argmax(axis=0)).mean()
@@ -256,17 +257,17 @@ def test_move_undoes_what_was_found(maps: dict[tuple[float, float], FloatArray])
 
 def test_move_keeps_what_was_not_observed() -> None:
     """The nearest pixel decides; a hidden neighbour lends no weight, and all stays in step."""
-    q = quantised(3)
+    q = drawn(3)
     q[:, 8:12, 10:20] = 255
     moved = move(q, 0.4, -0.3)
     hidden = moved == 255
     assert np.array_equal(hidden.any(axis=0), hidden.all(axis=0))
     assert np.array_equal(hidden[0], q[0, 1:-1, 1:-1] == 255)
-    seen = moved[:, ~hidden[0]].sum(axis=0, dtype=int)
-    assert np.abs(seen - 254).max() <= 2
+    seen = VALUES[moved[:, ~hidden[0]]].sum(axis=0)
+    assert np.abs(seen - 1).max() <= 0.03
     further = move(q, 0.6, -0.3)
     assert np.array_equal(further[0] == 255, q[0, 2:, 1:-1] == 255)
-    clear = quantised(3)
+    clear = drawn(3)
     clear[:, 8:12, 10:20] = np.array([254, 0, 0, 0], dtype=np.uint8)[:, None, None]
     beside = np.s_[:, 6:7, 10:18]  # the row above, which would take 40 % from below
     assert not np.array_equal(move(clear, 0.4, 0)[beside], move(q, 0.4, 0)[beside])
@@ -275,17 +276,16 @@ def test_move_keeps_what_was_not_observed() -> None:
 
 def renormalised(q: ByteArray) -> ByteArray:
     """What a pixel becomes that only it itself lends weight to."""
-    p = q.astype(np.float32) * (np.float32(1) / q.sum(axis=0, dtype=np.float32))
-    return np.rint(p * 254).astype(np.uint8)
+    return quantise(shares(q))
 
 
 @pytest.mark.parametrize("by", [(1.01, 0.0), (0.0, -1.2), (float("nan"), 0.0)])
 def test_move_within_the_margin(by: tuple[float, float]) -> None:
     """More than the margin of one pixel cannot be moved."""
     with pytest.raises(GridError, match="up to 1 pixel"):
-        move(quantised(4), *by)
+        move(drawn(4), *by)
     with pytest.raises(GridError, match="3 x 3"):
-        move(quantised(4)[:, :2], 0, 0)
+        move(drawn(4)[:, :2], 0, 0)
 
 
 def differing(labels: npt.NDArray[np.integer]) -> float:
@@ -298,15 +298,20 @@ def differing(labels: npt.NDArray[np.integer]) -> float:
 def test_false_change_of_a_moved_map(
     maps: dict[tuple[float, float], FloatArray], px: float
 ) -> None:
-    """Of a real map against itself, s pixels off, s * E change: within 12 % of that."""
-    q = np.rint(maps[0.0, 0.0] * 254).astype(np.uint8)
+    """Of a real map against itself, s pixels off, s * E change: within 12 % of that.
+
+    Of a tenth of a pixel within 20 %: it moves some probabilities by less than half a byte.
+    """
+    q = quantise(maps[0.0, 0.0])
     inner = q[:, 1:-1, 1:-1]
     changed = []
     for by in ((px, 0.0), (0.0, px)):
         pair = np.stack([inner.reshape(5, -1), move(q, *by).reshape(5, -1)])
         labels = pcc(pair).labels
         changed.append((labels[0] != labels[1]).mean())
-    assert np.mean(changed) == pytest.approx(px * differing(q.argmax(axis=0)), rel=0.12)
+    assert np.mean(changed) == pytest.approx(
+        px * differing(q.argmax(axis=0)), rel=0.12 if px > 0.1 else 0.2
+    )
 
 
 def test_false_change_of_a_shifted_scene(maps: dict[tuple[float, float], FloatArray]) -> None:

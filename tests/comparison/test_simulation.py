@@ -16,6 +16,7 @@ from tilemap.comparison.hmm import smooth, smooth_emissions
 from tilemap.comparison.pairs import pcc
 from tilemap.comparison.smoothed import Smoothed
 from tilemap.comparison.transition import from_rate, steps
+from tilemap.probability import quantise
 
 K, T, N, RATE, MISSING, RIGHT = 6, 8, 60_000, 0.01, 0.1, 0.9
 DAYS = np.array([round(year * 365.2425) for year in range(T)])
@@ -38,7 +39,7 @@ class Simulation:
     @property
     def quantised(self) -> np.ndarray:
         """As it is stored."""
-        stored = np.rint(self.posterior * 254).astype(np.uint8)
+        stored = quantise(self.posterior)
         return np.where(self.observed[:, None], stored, np.uint8(255))
 
 

@@ -19,11 +19,12 @@ from tilemap.geometry import Window
 from tilemap.models import registry
 from tilemap.models.card import BandStatistics
 from tilemap.models.recipe import Recipe
+from tilemap.probability import quantise
 from tilemap.run import RunResult, execute
 from tilemap.stages.segment import classify, measure_uncertainty
 from tilemap.stores.marks import Mark
 from tilemap.stores.predictions import PredictionStore
-from tilemap.stores.probabilities import ProbabilityStore, quantise
+from tilemap.stores.probabilities import ProbabilityStore
 from tilemap.testing import write_geotiff
 
 pytest.importorskip("onnxruntime")
@@ -217,7 +218,7 @@ def test_probabilities_are_part_of_what_a_run_is(
 ) -> None:
     """A run with them is not continued without; the difference is named."""
     options = {**_options(other), "probabilities": False}
-    with pytest.raises(OutputError, match=r"probabilities was True, now \(absent\)"):
+    with pytest.raises(OutputError, match=r"probabilities was logarithmic, now \(absent\)"):
         segment(scene, out=mapped.directory, workers=1, **options)  # type: ignore[arg-type]
     plans = [api.plan(scene, **o).plan.store_bytes for o in (options, _options(other))]  # type: ignore[arg-type]
     assert plans[1] > plans[0] + 2 * SHAPE[0] * SHAPE[1]

@@ -11,6 +11,7 @@ from tilemap.comparison.qa import Qa
 from tilemap.comparison.smoothed import METHODS, MethodName
 from tilemap.comparison.transition import from_rate, steps
 from tilemap.geometry import Window
+from tilemap.probability import quantise
 from tilemap.stages.change import (
     MARGIN,
     Method,
@@ -35,7 +36,7 @@ def _dates(seed: int = 3) -> np.ndarray:
     """Quantised probability of a whole map, uint8 (date, class, y, x), with clouds."""
     random = np.random.default_rng(seed)
     p = random.dirichlet(np.full(K, 0.4), (len(DAYS), *SHAPE))
-    stored = np.rint(p * 254).astype(np.uint8).transpose(0, 3, 1, 2).copy()
+    stored = quantise(p).transpose(0, 3, 1, 2).copy()
     stored[1, :, 3:9, 5:20] = 255
     stored[:, :, 15, 7] = 255
     stored[1:, :, 16, 7] = 255

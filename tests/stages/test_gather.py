@@ -15,7 +15,8 @@ from odc.geo.geobox import GeoBox
 
 from tilemap.errors import StoreError
 from tilemap.geometry import TileGrid, Window
-from tilemap.stages.gather import GatherReader, from_labels, to_probability, to_quantised
+from tilemap.probability import LEAST_LABEL, VALUES, quantise, shares
+from tilemap.stages.gather import GatherReader, from_labels, to_quantised
 from tilemap.stores.masks import Rule
 from tilemap.stores.probabilities import ProbabilityStore, StoredClass
 from tilemap.testing import write_geotiff
@@ -36,7 +37,7 @@ def _smooth(seed: int) -> np.ndarray:
     random = np.random.default_rng(seed)
     coarse = random.random((3, ROWS // 6 + 2, COLS // 6 + 2)).repeat(6, 1).repeat(6, 2)
     sure = coarse[:, :ROWS, :COLS] ** 3 + 0.01
-    quantised: np.ndarray = np.rint(sure / sure.sum(axis=0) * 254).astype(np.uint8)
+    quantised: np.ndarray = quantise(sure / sure.sum(axis=0))
     quantised[:, 20:33, 40:49] = 255
     return quantised
 
@@ -100,16 +101,17 @@ def test_half_a_pixel_away_is_the_mean_of_four(made: tuple[Path, Path, np.ndarra
     reader = _reader(made, "half a pixel away")
     got = reader.read(_whole(reader))
     # centres lie on corners of the source: rows 0 and 1, columns 10 and 11 for the first
-    probability = made[2][:, :71, 10:101] / made[2][:, :71, 10:101].astype(float).sum(axis=0)
+    probability = shares(made[2][:, :71, 10:101]).astype(float)
     mean = (
         probability[:, :-1, :-1] + probability[:, 1:, :-1]
         + probability[:, :-1, 1:] + probability[:, 1:, 1:]
     ) / 4  # fmt: skip
     seen = made[2][0, :71, 10:101] != 255
     clear = seen[:-1, :-1] & seen[1:, :-1] & seen[:-1, 1:] & seen[1:, 1:]
-    away = np.abs(got.astype(float) - mean / mean.sum(axis=0) * 254)[:, clear]
+    away = np.abs(got[:, clear] - quantise(mean[:, clear]).astype(float))
     assert clear.mean() > 0.8
-    assert away.max() <= 0.5 + 1e-3
+    assert away.max() <= 1  # the sum of four, rounded in another order, may fall beyond a half
+    assert (away > 0).mean() < 0.01
 
 
 @pytest.mark.parametrize("name", ["half a pixel away", "coarser", "turned", "degrees"])
@@ -122,7 +124,7 @@ def test_what_is_observed_sums_to_one_and_the_rest_is_none(
     hidden = got == 255
     np.testing.assert_array_equal(hidden.all(axis=0), hidden.any(axis=0))
     assert 0 < hidden[0].mean() < 0.5
-    assert np.abs(got[:, ~hidden[0]].astype(int).sum(axis=0) - 254).max() <= 1
+    assert np.abs(VALUES[got[:, ~hidden[0]]].sum(axis=0) - 1).max() <= 0.02
 
 
 def test_the_mask_hides_what_its_rule_says(made: tuple[Path, Path, np.ndarray]) -> None:
@@ -200,17 +202,18 @@ def test_quantised_and_back() -> None:
     probability = random.dirichlet([0.3] * 5, (9, 11)).transpose(2, 0, 1).astype(np.float32)
     valid = random.random((9, 11)) > 0.3
     quantised = to_quantised(probability, valid)
-    np.testing.assert_array_equal(quantised[:, valid], np.rint(probability[:, valid] * 254))
+    np.testing.assert_array_equal(quantised[:, valid], quantise(probability)[:, valid])
     assert (quantised[:, ~valid] == 255).all()
-    again = to_quantised(to_probability(quantised), valid)
+    again = to_quantised(shares(quantised), valid)
     assert np.abs(again.astype(int) - quantised).max() <= 2
-    np.testing.assert_allclose(to_probability(quantised)[:, valid].sum(axis=0), 1, rtol=1e-6)
+    np.testing.assert_allclose(shares(quantised)[:, valid].sum(axis=0), 1, rtol=1e-6)
 
 
 def test_labels_are_certain() -> None:
-    """One class has it all; what is 255 was not observed."""
+    """But for a little doubt; what is 255 was not observed."""
+    least = LEAST_LABEL
     got = from_labels(np.array([[0, 2, 255]], np.uint8), 3)
-    assert got.tolist() == [[[254, 0, 255]], [[0, 0, 255]], [[0, 254, 255]]]
+    assert got.tolist() == [[[254, least, 255]], [[least, least, 255]], [[least, 254, 255]]]
 
 
 def test_a_pixel_without_any_probability_was_not_observed() -> None:
@@ -220,5 +223,5 @@ def test_a_pixel_without_any_probability_was_not_observed() -> None:
     probability[:, 1, 0] = 0.5, 0.5, 0.0
     valid = np.array([[True, True], [False, True]])
     quantised = to_quantised(probability, valid)
-    assert quantised[:, 0, 0].tolist() == [64, 64, 127]  # rint(254 p) after p sums to 1
+    assert VALUES[quantised[:, 0, 0]] == pytest.approx([0.25, 0.25, 0.5], abs=0.0052)
     assert (quantised[:, [0, 1, 1], [1, 0, 1]] == 255).all()

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tilemap.errors import GridError
 from tilemap.geometry import Tile, TileGrid, Window
 from tilemap.models.protocol import Model
+from tilemap.probability import VALUES
 from tilemap.stages.segment import NODATA, classify, measure_uncertainty, segment_patch
 from tilemap.stages.stitch import (
     StitchedCore,
@@ -350,12 +351,12 @@ def test_kept_probabilities_are_those_that_were_blended() -> None:
         assert own is not None
         seen = core.landcover != NODATA
         assert ((core.quantised == NODATA) == ~seen).all()
-        want = own.astype(float)
+        want = VALUES[own]
         window = grid.core_window(tile)
         for strip in strips(grid, tile).values():
-            want[:, *strip.within(window)] = 254 * blended[:, *strip.slices()]
-        off = np.abs(core.quantised.astype(float) - want)[:, seen]
-        assert off.max(initial=0) <= 0.5 + 254 * 2**-11  # a step, of float16
+            want[:, *strip.within(window)] = blended[:, *strip.slices()]
+        off = np.abs(VALUES[core.quantised] - want)[:, seen]
+        assert off.max(initial=0) <= 0.0052 + 2**-11  # half a step, of a byte and of float16
 
 
 def test_a_tile_that_is_missing_itself_keeps_blank_probabilities(tmp_path: Path) -> None:

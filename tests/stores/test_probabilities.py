@@ -13,8 +13,10 @@ from odc.geo.geobox import GeoBox
 
 from tilemap.errors import StoreError
 from tilemap.geometry import Tile, TileGrid, Window
+from tilemap.probability import VALUES
+from tilemap.stores.chunks import finish_group
 from tilemap.stores.marks import Mark
-from tilemap.stores.probabilities import ProbabilityStore, StoredClass, quantise
+from tilemap.stores.probabilities import ProbabilityStore, StoredClass
 
 GRID = TileGrid((29, 43), 16, 8, 4)
 GEOBOX = GeoBox(GRID.scene, Affine(0.01, 0, -75, 0, -0.01, 3), "EPSG:4326")
@@ -28,16 +30,6 @@ def _store(path: Path, date: str | None = None) -> ProbabilityStore:
     for tile in GRID.tiles():
         store.write(tile, WHOLE[:, *GRID.core_window(tile).slices()])
     return ProbabilityStore(path)
-
-
-def test_every_half_is_rounded_as_said() -> None:
-    """All float16 numbers from 0 to 1 against the formula."""
-    halves = np.arange(int(np.float16(1).view(np.uint16)) + 1, dtype=np.uint16).view(np.float16)
-    assert halves[0] == 0
-    assert halves[-1] == 1
-    want = np.rint(halves.astype(np.float64) * 254)
-    np.testing.assert_array_equal(quantise(halves), want)
-    assert quantise(halves[None, :, None]).shape == (1, halves.size, 1)
 
 
 def test_it_tells_whose_it_is(tmp_path: Path) -> None:
@@ -80,3 +72,15 @@ def test_a_reader_changes_nothing_and_a_verifier_finds_what_is_damaged(tmp_path:
     assert store.verify()
     store.write_blank(Tile(0, 0))
     assert not store.verify()
+
+
+def test_a_store_of_equal_steps_is_read_as_one_of_today(tmp_path: Path) -> None:
+    """Stores used to hold ``rint(254 p)`` and did not say so; their numbers mean the same."""
+    _store(tmp_path / "p.zarr")
+    begun = (tmp_path / "p.zarr").rename(tmp_path / "p.zarr.partial")
+    group = zarr.open_group(str(begun), mode="r+")
+    assert group.attrs["tilemap:probability_of_byte"] == VALUES[:255].tolist()
+    del group.attrs["tilemap:probability_of_byte"]
+    finish_group(tmp_path / "p.zarr")
+    got = ProbabilityStore(tmp_path / "p.zarr").read_window(Window(3, 5, 29, 43))
+    assert np.abs(VALUES[got] - WHOLE[:, 3:, 5:] / 254).max() <= 0.0052

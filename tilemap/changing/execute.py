@@ -38,6 +38,7 @@ from tilemap.errors import (
 from tilemap.files import read_sealed, write_sealed
 from tilemap.geometry import Tile
 from tilemap.models.registry import file_sha256
+from tilemap.probability import ENCODING
 from tilemap.progress import Progress, Silent
 from tilemap.record import versions
 from tilemap.run import execute as execute_run
@@ -244,7 +245,8 @@ class _Run:
         reader = gather_reader(found, prepared.geobox, mask, rule, Inputs(files))
         identity = prepared.identity
         key = digest_of({"date": identity["dates"][number], "grid": identity["geobox"],
-                         "rule": settings.mask_rule, "core": settings.core})  # fmt: skip
+                         "rule": settings.mask_rule, "core": settings.core,
+                         "bytes": ENCODING})  # fmt: skip
         path = self.directory.stores / "dates" / f"{fact.iso}-{key[:8]}.zarr"
         if store_digest(path) != key:
             path.parent.mkdir(exist_ok=True)

@@ -12,6 +12,7 @@ from tilemap.comparison.emission import emission_table, emissions
 from tilemap.comparison.fitting import fit_rate
 from tilemap.comparison.pairs import magnitudes, otsu
 from tilemap.comparison.transition import from_rate, steps
+from tilemap.probability import NODATA, VALUES
 from tilemap.stages.change import Method
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 SAMPLE_TILES, SAMPLE_PIXELS = 16, 20_000
 SEED = 0
-NODATA = 255
 
 
 def method_of(prepared: PreparedSeries, stores: list[DateStore]) -> Method:
@@ -44,8 +44,8 @@ def method_of(prepared: PreparedSeries, stores: list[DateStore]) -> Method:
         pixels = sample(prepared, stores)
     if settings.prior == "series" and pixels is not None:
         seen = pixels[:, :1] != NODATA
-        shares = np.where(seen, pixels, 0).sum(axis=(0, 2), dtype=np.float64)
-        prior = np.maximum(shares / max(shares.sum(), 1.0), 1e-3)
+        total = np.where(seen, VALUES[pixels], 0).sum(axis=(0, 2))
+        prior = np.maximum(total / max(total.sum(), 1.0), 1e-3)
         prior /= prior.sum()
     table = emission_table(prior, settings.tau)
     assert prepared.transitions is not None

@@ -45,7 +45,7 @@ from tilemap.stores.grids import whole
 from tilemap.stores.masks import Rule
 from tilemap.stores.rasters import Raster
 
-FORMAT = 2
+FORMAT = 3
 MOST_CLASSES = 15
 """So that every pair of classes has a number below 255."""
 EPOCH = datetime.date(1970, 1, 1)

@@ -27,6 +27,7 @@ from tilemap.comparison.registration import block_shift
 from tilemap.errors import DamagedError, StoreError
 from tilemap.geometry import Tile, TileGrid, Window
 from tilemap.models.allocator import give_back_freed_memory
+from tilemap.probability import NODATA, shares
 from tilemap.stages.change import Method, Move, change_core, grown
 from tilemap.stages.export import ExportReceipt, export_raster
 from tilemap.stages.gather import GatherReader
@@ -36,7 +37,6 @@ from tilemap.stores.core_store import CoreStore
 from tilemap.stores.series import DateStore
 from tilemap.worker import NEAR, peak_memory, resident_memory, settle
 
-NODATA = 255
 ByteArray = npt.NDArray[np.uint8]
 
 
@@ -132,7 +132,7 @@ class ChangeContext:
         window = window.intersect(self.spec.grid.scene_window)
         first, moving = self.date(0, window), self.date(number, window)
         valid = (first[0] != NODATA) & (moving[0] != NODATA)
-        planes = [np.where(valid, q, 0).astype(np.float32) / 254 for q in (first, moving)]
+        planes = [np.where(valid, shares(q), 0) for q in (first, moving)]
         found = block_shift(planes[0], planes[1], valid)
         return () if found is None else (found.row, found.col, found.quality)
 

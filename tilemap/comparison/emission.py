@@ -8,19 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from tilemap.errors import ConfigError
+from tilemap.probability import MOST, NODATA, VALUES
 
 ByteArray = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float64]
-
-NOT_OBSERVED = 255
-SCALE = 254
-LEAST = 0.1
-"""What a stored 0 counts as, in steps of 1/254: no class is ever impossible.
-
-It stands for anything below half a step. Of a calibrated model its mean is what it says; that
-is 0.08 where 90 % of the labels are right. Counted as half a step, a certain change seen on the
-last date only would come out at a probability of one half, for evidence would end at 508 to 1.
-"""
 
 
 def emission_table(prior: npt.ArrayLike, tau: float) -> FloatArray:
@@ -32,8 +23,7 @@ def emission_table(prior: npt.ArrayLike, tau: float) -> FloatArray:
             dates share their mistakes.
 
     Returns:
-        float64 (K, 256): of every stored value q, ``(max(q, 0.1) / 254 / prior)^tau``; 1, no
-        evidence, at 255.
+        float64 (K, 256): of the probability of every stored byte; 1, no evidence, at 255.
 
     Raises:
         ConfigError: if the prior is no distribution over the classes, or tau is negative.
@@ -44,9 +34,8 @@ def emission_table(prior: npt.ArrayLike, tau: float) -> FloatArray:
         raise ConfigError(f"a prior must be above 0 for each class and sum to 1, got {shares}")
     if not (tau >= 0 and math.isfinite(tau)):
         raise ConfigError(f"tau must be a number of 0 or more, got {tau}")
-    p = np.maximum(np.arange(256), LEAST) / SCALE
-    table: FloatArray = (p / shares[:, None]) ** tau
-    table[:, NOT_OBSERVED] = 1
+    table: FloatArray = (VALUES / shares[:, None]) ** tau
+    table[:, NODATA] = 1
     return table
 
 
@@ -57,8 +46,8 @@ def emissions(quantised: ByteArray, table: FloatArray) -> FloatArray:
     changes neither the likeliest path nor any probability.
 
     Args:
-        quantised: probability, uint8 (date, class, pixel): 0..254 for 0..1, 255 in every class
-            where not observed.
+        quantised: probability, uint8 (date, class, pixel), see ``probability``; 255 in every
+            class where not observed.
         table: of ``emission_table``, float64 (class, 256).
 
     Returns:
@@ -71,9 +60,10 @@ def emissions(quantised: ByteArray, table: FloatArray) -> FloatArray:
     classes = np.arange(len(table))[:, None]
     evidence: FloatArray = table[classes, quantised]
     # the table is a power law, so its slope gives tau back
-    tau = math.log2(table[0, SCALE] / table[0, SCALE // 2])
-    observed = quantised[:, 0] != NOT_OBSERVED
-    total = np.maximum(quantised.sum(axis=1, dtype=np.int64), 1) / SCALE
+    half = MOST // 2
+    tau = math.log(table[0, MOST] / table[0, half]) / math.log(VALUES[MOST] / VALUES[half])
+    observed = quantised[:, 0] != NODATA
+    total = np.where(observed, VALUES[quantised].sum(axis=1), 1)
     evidence *= np.where(observed, total**-tau, 1.0)[:, None]
     return evidence
 

@@ -70,8 +70,8 @@ def smooth(
     """Classes and change of pixels from stored probabilities.
 
     Args:
-        quantised: probability, uint8 (date, class, pixel): 0..254 for 0..1, 255 in every class
-            where not observed.
+        quantised: probability, uint8 (date, class, pixel), see ``probability``; 255 in every
+            class where not observed.
         initial: probability of each class at the first date, float64 (K,).
         transitions: from each date to the next, float64 (date - 1, from, to); see ``steps``.
         table: evidence of each stored number, float64 (K, 256); see ``emission_table``.

@@ -9,11 +9,11 @@ import numpy.typing as npt
 
 from tilemap.comparison.smoothed import Smoothed
 from tilemap.errors import ConfigError
+from tilemap.probability import NODATA, shares
 
 ByteArray = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float32]
 
-NOT_OBSERVED = 255
 BINS = 256
 
 
@@ -25,8 +25,8 @@ def pcc(quantised: ByteArray) -> Smoothed:
     neighbouring dates for a step.
 
     Args:
-        quantised: probability, uint8 (date, class, pixel): 0..254 for 0..1, 255 in every class
-            where not observed.
+        quantised: probability, uint8 (date, class, pixel), see ``probability``; 255 in every
+            class where not observed.
 
     Returns:
         Labels, 255 at a date that was not observed, of equal classes the first; ``p_step`` is 0
@@ -80,19 +80,19 @@ def cvaps(quantised: ByteArray, threshold: float) -> Smoothed:
     dates, _, pixels = _checked(quantised)
     if not 0 <= threshold <= 1:
         raise ConfigError(f"the threshold of cvaps must lie in 0..1, got {threshold}")
-    labels = np.full((dates, pixels), NOT_OBSERVED, dtype=np.uint8)
+    labels = np.full((dates, pixels), NODATA, dtype=np.uint8)
     p_step = np.zeros((max(dates - 1, 0), pixels), dtype=np.float32)
     longest = np.zeros(pixels, dtype=np.float32)
     reference = np.zeros(quantised.shape[1:], dtype=np.float32)
-    current = np.full(pixels, NOT_OBSERVED, dtype=np.uint8)
+    current = np.full(pixels, NODATA, dtype=np.uint8)
     for index, (label, p, observed) in enumerate(_dates(quantised)):
-        fresh = observed & (current == NOT_OBSERVED)
+        fresh = observed & (current == NODATA)
         compared = observed & ~fresh
         length = np.where(compared, _length(p, reference), 0).astype(np.float32)
         accepted = fresh | (compared & (length >= threshold) & (label != current))
         current = np.where(accepted, label, current)
         reference = np.where(accepted, p, reference)
-        labels[index] = np.where(observed, current, NOT_OBSERVED)
+        labels[index] = np.where(observed, current, NODATA)
         np.maximum(longest, length, out=longest)
         if index:
             p_step[index - 1] = length
@@ -109,8 +109,8 @@ def magnitudes(first: ByteArray, last: ByteArray) -> FloatArray:
     Returns:
         0..1, float32, of the pixels observed at both.
     """
-    both = (first[0] != NOT_OBSERVED) & (last[0] != NOT_OBSERVED)
-    return _length(_probability(first[:, both]), _probability(last[:, both]))
+    both = (first[0] != NODATA) & (last[0] != NODATA)
+    return _length(shares(first[:, both]), shares(last[:, both]))
 
 
 def otsu(magnitudes: npt.NDArray[np.floating]) -> float:
@@ -159,24 +159,23 @@ def _checked(quantised: ByteArray) -> tuple[int, int, int]:
 def _dates(quantised: ByteArray) -> Iterator[tuple[ByteArray, FloatArray, npt.NDArray[np.bool_]]]:
     """Label, probability and observed pixels of each date."""
     for date in quantised:
-        observed = date[0] != NOT_OBSERVED
-        yield _winner(date, observed), _probability(date), observed
+        observed = date[0] != NODATA
+        yield winners(date), shares(date), observed
 
 
-def _winner(date: ByteArray, observed: npt.NDArray[np.bool_]) -> ByteArray:
+def winners(date: ByteArray) -> ByteArray:
+    """The likeliest class of each pixel, of equal ones the first; 255 where not observed.
+
+    Args:
+        date: quantised probability, uint8 (class, ...).
+    """
     # one pass a class over contiguous pixels; argmax over the outer axis takes ten times as long
-    best, label = date[0].copy(), np.zeros(date.shape[1], dtype=np.uint8)
+    best, label = date[0].copy(), np.zeros(date.shape[1:], dtype=np.uint8)
     for index in range(1, len(date)):
         label[date[index] > best] = index
         np.maximum(best, date[index], out=best)
-    label[~observed] = NOT_OBSERVED
+    label[date[0] == NODATA] = NODATA
     return label
-
-
-def _probability(date: ByteArray) -> FloatArray:
-    p = date.astype(np.float32)
-    p /= np.maximum(p.sum(axis=0), np.float32(1))
-    return p
 
 
 def _length(first: FloatArray, last: FloatArray) -> FloatArray:

@@ -21,13 +21,13 @@ import numpy.typing as npt
 from scipy import fft, ndimage
 
 from tilemap.errors import GridError, SceneMismatchError
+from tilemap.probability import NODATA, quantise, shares
 
 ByteArray = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float64]
 Verdict = Literal["ok", "shift", "accepted"]
 _SIDES: tuple[Literal["left", "right"], ...] = ("left", "right")
 
-NOT_OBSERVED = 255
 IGNORED_PX = 0.2
 """Up to here a date is compared as it is."""
 MOVED_PX = 0.5
@@ -180,8 +180,8 @@ def move(quantised: ByteArray, row: float, col: float) -> ByteArray:
     No shift leaves the bytes as they are.
 
     Args:
-        quantised: probability, uint8 (class, y, x), with a margin of one pixel: 0..254 for 0..1,
-            255 in every class where not observed.
+        quantised: probability, uint8 (class, y, x), see ``probability``, with a margin of one
+            pixel; 255 in every class where not observed.
         row: how far the date lies too far down, pixels, -1..1.
         col: how far it lies too far right, likewise.
 
@@ -212,12 +212,11 @@ def move(quantised: ByteArray, row: float, col: float) -> ByteArray:
         return np.ascontiguousarray(nearest)
     moved = np.zeros(nearest.shape, dtype=np.float32)
     for pixels, share in around:
-        observed = pixels[0] != NOT_OBSERVED
-        total = np.maximum(pixels.sum(axis=0, dtype=np.float32), np.float32(1))
-        moved += pixels * np.where(observed, np.float32(share) / total, np.float32(0))
-    moved *= np.float32(254) / np.maximum(moved.sum(axis=0), np.float32(1e-6))
-    result = np.rint(moved).astype(np.uint8)
-    result[:, nearest[0] == NOT_OBSERVED] = NOT_OBSERVED
+        observed = pixels[0] != NODATA
+        moved += shares(pixels) * np.where(observed, np.float32(share), np.float32(0))
+    moved /= np.maximum(moved.sum(axis=0), np.float32(1e-6))
+    result = quantise(moved)
+    result[:, nearest[0] == NODATA] = NODATA
     return result
 
 

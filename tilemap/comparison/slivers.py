@@ -6,10 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tilemap.errors import GridError
+from tilemap.probability import NODATA
 
 ByteArray = npt.NDArray[np.uint8]
-
-NOT_OBSERVED = 255
 
 
 def slivers(first: ByteArray, last: ByteArray) -> npt.NDArray[np.bool_]:
@@ -42,6 +41,6 @@ def slivers(first: ByteArray, last: ByteArray) -> npt.NDArray[np.bool_]:
             around = np.s_[down : down + rows, right : right + cols]
             came |= first[around] == after
             stays |= last[around] == before
-    known = (before != NOT_OBSERVED) & (after != NOT_OBSERVED)
+    known = (before != NODATA) & (after != NODATA)
     result: npt.NDArray[np.bool_] = known & (before != after) & came & stays
     return result

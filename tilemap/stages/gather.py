@@ -13,6 +13,7 @@ from odc.geo.geobox import GeoBox
 
 from tilemap.errors import SceneError
 from tilemap.geometry import Window
+from tilemap.probability import LEAST_LABEL, MOST, NODATA, quantise, shares
 from tilemap.stores.fingerprint import Inputs
 from tilemap.stores.grids import pixel_offset, whole
 from tilemap.stores.masks import Rule
@@ -22,38 +23,31 @@ from tilemap.stores.probabilities import ProbabilityStore
 from tilemap.stores.rasters import Raster, describe
 from tilemap.stores.warp import Warp, make_warp
 
-NODATA, ONE = 255, 254
 ByteArray = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
 
 
-def to_probability(quantised: ByteArray) -> FloatArray:
-    """Probability, float32 (class, y, x), that sums to 1; 0 where not observed."""
-    probability = np.where(quantised == NODATA, 0, quantised).astype(np.float32)
-    total = probability.sum(axis=0)
-    share: FloatArray = np.divide(probability, np.where(total > 0, total, 1), dtype=np.float32)
-    return share
-
-
 def to_quantised(probability: FloatArray, valid: BoolArray) -> ByteArray:
-    """``rint(254 p)`` after making it sum to 1, uint8 (class, y, x); 255 where not valid."""
+    """Bytes of what is made to sum to 1, uint8 (class, y, x); 255 where not valid."""
     total = probability.sum(axis=0)
     share = probability / np.where(total > 0, total, 1)
-    quantised = np.rint(share * ONE).astype(np.uint8)
+    quantised = quantise(share)
     quantised[:, ~valid | (total <= 0)] = NODATA
     return quantised
 
 
 def from_labels(index: ByteArray, classes: int) -> ByteArray:
-    """Labels as certainties: uint8 (class, y, x), 254 for the class, 255 where not observed.
+    """Labels as if they were sure: uint8 (class, y, x), 255 where not observed.
+
+    The other classes have a probability of 0.0004 each, so that one label is not beyond doubt.
 
     Args:
         index: class index, 255 = not observed, (y, x).
         classes: how many there are.
     """
     planes = np.arange(classes, dtype=np.uint8)[:, None, None]
-    quantised = np.where(index[None] == planes, np.uint8(ONE), np.uint8(0))
+    quantised = np.where(index[None] == planes, np.uint8(MOST), np.uint8(LEAST_LABEL))
     quantised[:, index == NODATA] = NODATA
     return quantised
 
@@ -69,7 +63,7 @@ class _Source:
     def read(self, _: Handles, window: Window) -> tuple[FloatArray, BoolArray]:
         """Probability of a window that may overhang the store, and where it is observed."""
         quantised = self.store.read_window(window)
-        return to_probability(quantised), quantised[0] != NODATA
+        return shares(quantised), quantised[0] != NODATA
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from tilemap.errors import ModelError
 from tilemap.geometry import Tile, TileGrid
 from tilemap.models.card import ModelCard
 from tilemap.models.protocol import FloatArray, Model
+from tilemap.probability import quantise
 from tilemap.scene import Scene, check_fills
 from tilemap.stores.predictions import Prediction, Uncertainty, frame_windows
-from tilemap.stores.probabilities import quantise
 
 NODATA = 255
 ROUNDING = 1e-3

@@ -10,10 +10,10 @@ import numpy.typing as npt
 
 from tilemap.errors import GridError
 from tilemap.geometry import Tile, TileGrid, Window
+from tilemap.probability import quantise
 from tilemap.stages.segment import NODATA, classify, measure_uncertainty
 from tilemap.stores.maps import CoreStats, Layer, Seam
 from tilemap.stores.predictions import HalfArray, PredictionStore, Side, Uncertainty, frame_windows
-from tilemap.stores.probabilities import quantise
 
 ByteArray = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float32]

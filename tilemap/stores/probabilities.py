@@ -21,16 +21,7 @@ if TYPE_CHECKING:
 
 FILE = "probabilities.zarr"
 MENDS = "the same `tilemap segment` on that directory mends it"
-_ONE = int(np.float16(1.0).view(np.uint16))
-_QUANTISED = np.rint(
-    np.arange(_ONE + 1, dtype=np.uint16).view(np.float16).astype(np.float64) * 254
-).astype(np.uint8)
 ByteArray = npt.NDArray[np.uint8]
-
-
-def quantise(probability: npt.NDArray[np.float16]) -> ByteArray:
-    """``rint(p * 254)`` of float16 probabilities 0..1, uint8, of the same shape."""
-    return _QUANTISED[probability.view(np.uint16)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +110,6 @@ class ProbabilityStore(DateStore):
             DamagedInputError: if it was never written or is damaged; says what to do.
         """
         try:
-            return read_chunk(self._array, (0, *tile))
+            return self._as_now(read_chunk(self._array, (0, *tile)))
         except StoreError as error:
             raise DamagedInputError(f"{self.path}: {error}; {MENDS}") from error

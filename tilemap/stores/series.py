@@ -11,6 +11,7 @@ from odc.geo.geobox import GeoBox
 
 from tilemap.errors import DamagedError
 from tilemap.geometry import Tile, TileGrid, Window
+from tilemap.probability import LINEAR, MOST, NODATA, VALUES
 from tilemap.stores import georeference as geo
 from tilemap.stores.chunks import (
     DamagedChunkError,
@@ -29,7 +30,7 @@ from tilemap.stores.marks import Mark, Marks
 if TYPE_CHECKING:
     from tilemap.stores.remote.place import Place
 
-NAME, NODATA = "probability", 255
+NAME, ENCODING = "probability", "tilemap:probability_of_byte"
 ByteArray = npt.NDArray[np.uint8]
 
 
@@ -49,6 +50,7 @@ def create_planes(
         {
             "Conventions": "CF-1.11",
             "tilemap:grid": asdict(grid),
+            ENCODING: VALUES[: MOST + 1].tolist(),
             **attributes,
             **geo.geobox_attributes(geobox),
         },
@@ -66,13 +68,16 @@ def create_planes(
 class DateStore:
     """Array ``probability`` uint8 (class, y, x), one chunk per core; ``done``.
 
-    Stored is ``rint(p * 254)``; 255 in every class where the date was not observed.
+    Stored are the bytes of ``probability.quantise``; 255 in every class where the date was not
+    observed. The attribute ``tilemap:probability_of_byte`` of the store says what each byte means;
+    one without it has equal steps, and its bytes are brought to those of today as they are read.
     """
 
     def __init__(self, path: Place, grid: TileGrid) -> None:
         group = open_group(path)
         self.grid = grid
         self._array = array_of(group, NAME)
+        self._is_linear = ENCODING not in group.attrs
         self.marks = Marks(group)
 
     @classmethod
@@ -139,6 +144,9 @@ class DateStore:
                     out[:, *part.within(window)] = chunk[:, *part.within(owned)]
         return out
 
+    def _as_now(self, stored: ByteArray) -> ByteArray:
+        return LINEAR[stored] if self._is_linear else stored
+
     def read_core(self, tile: Tile) -> ByteArray:
         """One core, uint8 (class, y, x).
 
@@ -146,7 +154,7 @@ class DateStore:
             DamagedError: if it was never written or is damaged; its mark is taken away.
         """
         try:
-            return read_chunk(self._array, (0, *tile))
+            return self._as_now(read_chunk(self._array, (0, *tile)))
         except DamagedChunkError as error:
             self.marks.set(tile, Mark.MISSING)
             raise DamagedError(str(error), tile) from error
