@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from tilemap.errors import ModelError
 from tilemap.geometry import Tile, TileGrid, Window
 from tilemap.models.card import ClassInfo, ModelCard
+from tilemap.probability import quantise
 
 if TYPE_CHECKING:
     from affine import Affine
@@ -441,3 +443,156 @@ def tiled_probability(reader: WindowReader, model: Model, grid: TileGrid) -> Flo
         crop = Window(rows.start, cols.start, rows.stop, cols.stop)
         out[:, *core.slices()] = model.predict(standard, crop)
     return out
+
+
+# --- a series with truth -----------------------------------------------------------------------
+
+ERRORS = ("independent", "static", "epochs", "seasons", "misregistration", "all")
+"""How the errors of dates may hang together, see ``simulate_change``."""
+
+
+@dataclass(frozen=True)
+class TrueSeries:
+    """A landscape whose changes are known, and what a model says of each date.
+
+    Args:
+        truth: class at each date, int64 (date, pixel).
+        posterior: probability, float64 (date, class, pixel), of each date calibrated.
+        days: of the dates, days since 1970-01-01, int64 (date,).
+        epochs: name of the sensor of each date.
+        shape: rows and columns of the pixels.
+    """
+
+    truth: npt.NDArray[np.int64]
+    posterior: npt.NDArray[np.float64]
+    days: npt.NDArray[np.int64]
+    epochs: tuple[str, ...]
+    shape: tuple[int, int]
+
+    @property
+    def quantised(self) -> npt.NDArray[np.uint8]:
+        """Probability as it is stored, uint8 (date, class, pixel)."""
+        return quantise(self.posterior)
+
+    @property
+    def changed(self) -> npt.NDArray[np.bool_]:
+        """Pixels that changed at least once, (pixel,)."""
+        found: npt.NDArray[np.bool_] = (self.truth != self.truth[0]).any(axis=0)
+        return found
+
+
+def simulate_change(
+    errors: str,
+    shape: tuple[int, int] = (200, 310),
+    classes: int = 5,
+    dates: int = 8,
+    rate: float = 0.01,
+    seed: int = 0,
+) -> TrueSeries:
+    """Simulate yearly dates of patches that change, seen with errors of one kind.
+
+    A pixel is a mixture where patches meet; its class is the one that covers most of it. Logits
+    are the covered shares times a signal, plus Gaussian noise of variance 1. The kinds part the
+    noise otherwise among the dates; each date alone is the same for all of them:
+
+    - independent: each date has its own;
+    - static: 0.2 of the variance is the same at all dates;
+    - epochs: 0.5 is shared by the dates of a sensor, of which there are two, one after the other;
+    - seasons: 0.5 is shared by each second date;
+    - misregistration: each second date lies 0.3 pixels off, in rows and in columns;
+    - all: static 0.2, epochs 0.35, seasons 0.15, and misregistration.
+
+    Probabilities are calibrated by a temperature, for pure and for mixed pixels apart, that the
+    log loss against the truth of that very date chooses.
+
+    Args:
+        errors: one of ``ERRORS``.
+        shape: rows and columns.
+        classes: K.
+        dates: T.
+        rate: share of the pixels that change in a year.
+        seed: of everything.
+    """
+    random = np.random.default_rng(seed)
+    fine = _patches(random, shape, classes, dates, rate)
+    straight = [_cover(one, classes, 0.0) for one in fine]  # (class, pixel) each
+    shifted = errors in ("misregistration", "all")
+    seen = [
+        _cover(one, classes, 0.3) if shifted and t % 2 else straight[t]
+        for t, one in enumerate(fine)
+    ]
+    parts = {
+        "static": (0.2, 0.0, 0.0), "epochs": (0.0, 0.5, 0.0), "seasons": (0.0, 0.0, 0.5),
+        "all": (0.2, 0.35, 0.15),
+    }.get(errors, (0.0, 0.0, 0.0))  # fmt: skip
+    epoch = [f"sensor {1 + 2 * t // dates}" for t in range(dates)]
+    groups = (["all"] * dates, epoch, [str(t % 2) for t in range(dates)])
+    pixels = shape[0] * shape[1]
+    logits = np.sqrt(1 - sum(parts)) * random.normal(size=(dates, classes, pixels))
+    for share, group in zip(parts, groups, strict=True):
+        noise = {name: random.normal(size=(classes, pixels)) for name in dict.fromkeys(group)}
+        logits += np.sqrt(share) * np.stack([noise[name] for name in group])
+    logits += _SIGNAL * np.stack(seen)
+    own = np.stack([one.argmax(axis=0) for one in seen])
+    purity = np.digitize(np.stack(seen).max(axis=1), (0.6, 0.8, 0.999))
+    posterior = np.empty_like(logits)
+    for group_of in range(4):
+        t, i = np.nonzero(purity == group_of)
+        posterior[t, :, i] = _calibrated(logits[t, :, i], own[t, i])
+    days = np.array([round((t + 40) * 365.2425) for t in range(dates)])
+    truth = np.stack([one.argmax(axis=0) for one in straight])
+    return TrueSeries(truth, posterior, days, tuple(epoch), shape)
+
+
+_SIGNAL, _FINE = 2.2, 3
+
+
+def _patches(
+    random: np.random.Generator, shape: tuple[int, int], classes: int, dates: int, rate: float
+) -> list[npt.NDArray[np.int64]]:
+    """Class of each date in thirds of a pixel, one pixel more at the end of each axis."""
+    from scipy.ndimage import gaussian_filter
+
+    size = ((shape[0] + 1) * _FINE, (shape[1] + 1) * _FINE)
+
+    def blobs(width: float) -> npt.NDArray[np.float64]:
+        smooth: npt.NDArray[np.float64] = gaussian_filter(random.normal(size=size), width)
+        return smooth
+
+    found = [np.stack([blobs(8 * _FINE) for _ in range(classes)]).argmax(axis=0)]
+    for _ in range(dates - 1):
+        field = blobs(3 * _FINE)
+        step = np.stack([blobs(8 * _FINE) for _ in range(classes - 1)]).argmax(axis=0) + 1
+        changes = field > np.quantile(field, 1 - rate)
+        found.append(np.where(changes, (found[-1] + step) % classes, found[-1]))
+    return found
+
+
+def _cover(fine: npt.NDArray[np.int64], classes: int, shift: float) -> npt.NDArray[np.float64]:
+    """Share of each pixel that each class covers, the pixels moved down and right by a shift."""
+    rows, cols = fine.shape[0] // _FINE - 1, fine.shape[1] // _FINE - 1
+    part = np.clip(np.arange(2 * _FINE) + 1 - shift * _FINE, 0, 1)
+    weight = part - np.clip(np.arange(2 * _FINE) + 1 - (shift + 1) * _FINE, 0, 1)
+    covered = np.zeros((classes, rows, cols))
+    for k in range(classes):
+        inside = (fine == k).astype(np.float64)
+        tall = sum(w * inside[i::_FINE][:rows] for i, w in enumerate(weight))
+        covered[k] = sum(w * tall[:, i::_FINE][:, :cols] for i, w in enumerate(weight)) / _FINE**2
+    return covered.reshape(classes, -1)
+
+
+def _calibrated(
+    logits: npt.NDArray[np.float64], truth: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float64]:
+    """Probabilities of the temperature that makes the truth likeliest, (pixel, class)."""
+    from scipy.optimize import minimize_scalar
+    from scipy.special import log_softmax, softmax
+
+    part = slice(None, None, max(len(truth) // 20_000, 1))
+
+    def loss(scale: float) -> float:
+        told = log_softmax(scale * logits[part], axis=1)
+        return -float(told[np.arange(len(told)), truth[part]].mean())
+
+    found = minimize_scalar(loss, bounds=(0.0, 6.0), method="bounded")
+    return np.asarray(softmax(found.x * logits, axis=1))
