@@ -26,8 +26,8 @@ RATE = 0.01
 BINS = np.arange(6) / 5
 
 
-def told_epochs(errors: str, series: TrueSeries) -> tuple[str, ...]:
-    """What a person who knows the dates would name as their epochs."""
+def named_epochs(errors: str, series: TrueSeries) -> tuple[str, ...]:
+    """Epochs as a person who knows the dates would name them."""
     if errors == "seasons":
         return tuple("ab"[t % 2] for t in range(len(series.days)))
     return series.epochs
@@ -42,7 +42,7 @@ def answers(errors: str, series: TrueSeries) -> Iterator[tuple[str, Smoothed]]:
     yield "pcc", pcc(stored)
     yield "hmm", smooth(stored, uniform, matrices, table)
     evidence, seen = emissions(stored, table), np.ones((len(stored), stored.shape[2]), dtype=bool)
-    shared = estimate(evidence[..., :20_000], seen[:, :20_000], told_epochs(errors, series))
+    shared = estimate(evidence[..., :20_000], seen[:, :20_000], named_epochs(errors, series))
     weighed = decorrelate(evidence, seen, shared)
     yield "hmm, epochs", smooth_emissions(weighed, uniform, discourage(matrices, shared))
 

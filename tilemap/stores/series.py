@@ -30,7 +30,7 @@ from tilemap.stores.marks import Mark, Marks
 if TYPE_CHECKING:
     from tilemap.stores.remote.place import Place
 
-NAME, ENCODING = "probability", "tilemap:probability_of_byte"
+NAME, BYTE_VALUES = "probability", "tilemap:probability_of_byte"
 ByteArray = npt.NDArray[np.uint8]
 
 
@@ -50,7 +50,7 @@ def create_planes(
         {
             "Conventions": "CF-1.11",
             "tilemap:grid": asdict(grid),
-            ENCODING: VALUES[: MOST + 1].tolist(),
+            BYTE_VALUES: VALUES[: MOST + 1].tolist(),
             **attributes,
             **geo.geobox_attributes(geobox),
         },
@@ -77,7 +77,7 @@ class DateStore:
         group = open_group(path)
         self.grid = grid
         self._array = array_of(group, NAME)
-        self._is_linear = ENCODING not in group.attrs
+        self._is_linear = BYTE_VALUES not in group.attrs
         self.marks = Marks(group)
 
     @classmethod
@@ -107,6 +107,7 @@ class DateStore:
         Raises:
             StoreError: if it cannot be written.
         """
+        assert not self._is_linear, "a store of equal steps is read, never written"
         write_chunk(self._array, (0, *tile), quantised)
         sync_chunk(self._array, (0, *tile))
         self.marks.set(tile, mark)
@@ -145,6 +146,7 @@ class DateStore:
         return out
 
     def _as_now(self, stored: ByteArray) -> ByteArray:
+        """Bring the bytes of a store of equal steps to those of today."""
         return LINEAR[stored] if self._is_linear else stored
 
     def read_core(self, tile: Tile) -> ByteArray:
