@@ -19,6 +19,9 @@ LATTICE = 64
 LATTICE_M = 10_000.0
 """The same in metres: so far the areal scale bends by about one in a million."""
 
+AREA_NOTE = "Sums of true pixel areas on the ellipsoid."
+"""How areas in reports are counted."""
+
 FloatArray = npt.NDArray[np.float64]
 
 

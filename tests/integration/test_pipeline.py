@@ -158,11 +158,12 @@ def test_the_record_tells_what_was_run(mapped: RunResult) -> None:
 
 
 def test_a_person_finds_something_to_look_at(mapped: RunResult) -> None:
-    """A quicklook, and a report that loads nothing from elsewhere."""
+    """A quicklook; a report that loads nothing from elsewhere and says how areas are counted."""
     assert (mapped.directory / "quicklook.png").read_bytes().startswith(b"\x89PNG")
     html = (mapped.directory / "report.html").read_text()
     assert "cloud" in html
     assert 'src="http' not in html
+    assert "Sums of true pixel areas on the ellipsoid." in html
 
 
 def test_the_plan_was_a_bound(mapped: RunResult, scene: Path) -> None:

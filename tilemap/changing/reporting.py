@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tilemap.area import AREA_NOTE
 from tilemap.comparison.qa import Qa
 from tilemap.comparison.smoothed import P_CHANGE
 from tilemap.report.change_pictures import change_picture, multiples
@@ -69,7 +70,7 @@ def write_page(
         qa={bit.name.lower(): shares[f"qa_{bit.name.lower()}"] for bit in Qa if bit.name},
         unit="ha" if known else "pixels",
         provisional_ha=HECTARES * float(figures.provisional_km2[0]) if known else None,
-        area_note="Sums of true pixel areas on the ellipsoid." if known else "",
+        area_note=AREA_NOTE if known else "",
         p_change_title=_p_change_title(prepared),
         p_change_note=MAGNITUDE if settings["method"] == "cvaps" else "",
         pictures=pictures,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tilemap.area import AREA_NOTE
 from tilemap.errors import TilemapError
 from tilemap.geometry import Window
 from tilemap.models.card import ModelCard
@@ -76,14 +77,14 @@ def report_run(
         facts["date"] = scene.date.isoformat()
     grid, seconds, tasks = identity["grid"], record["seconds"], record["tasks"]
     seam, memory = record["seam"], record["memory"]
-    percents = dict(record["percents"])
+    percents, rows_of_classes = dict(record["percents"]), recorded_rows(card, record)
     data = ReportData(
         title=scene.name,
         subtitle=f"land cover by {card.name}, {record['finished']}",
         quicklook=image,
         scene=facts,
-        classes=recorded_rows(card, record),
-        area_note="True areas: each core's pixels at the areal scale of its centre.",
+        classes=rows_of_classes,
+        area_note=AREA_NOTE if any(row.area_km2 is not None for row in rows_of_classes) else "",
         not_observed=record["not_observed_pixels"] / (rows * cols),
         confidence_histogram=percents.pop("confidence"),
         uncertainty=percents,
