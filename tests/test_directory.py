@@ -149,6 +149,29 @@ def test_a_finished_run_without_stores_is_known_by_its_record(tmp_path: Path) ->
         RunDirectory(tmp_path).check(TWO, fresh=False)
 
 
+@pytest.mark.parametrize(
+    ("before", "now", "is_earlier"),
+    [
+        ({"kind": "change", "format": 2}, {"kind": "change", "format": 3}, True),
+        ({"probabilities": True}, {"probabilities": "logarithmic"}, True),
+        ({"probabilities": True}, {}, False),
+        ({}, {"probabilities": "logarithmic"}, False),
+        ({"format": 2}, {"kind": "change", "format": 3}, False),
+    ],
+)
+def test_a_run_of_an_earlier_version_is_called_that(
+    tmp_path: Path, before: dict[str, Any], now: dict[str, Any], is_earlier: bool
+) -> None:
+    """Numbers stored in another way are not gone on with; other differences are named."""
+    directory = _begun(tmp_path, before)
+    with pytest.raises(OutputError) as caught:
+        directory.check(now, fresh=False)
+    assert ("made by an earlier version" in str(caught.value)) == is_earlier
+    assert ("belongs to another run" in str(caught.value)) != is_earlier
+    assert "`fresh`" in str(caught.value)
+    directory.check(now, fresh=True)
+
+
 def test_many_differences_are_counted(tmp_path: Path) -> None:
     """The message stays short."""
     directory = _begun(tmp_path, {f"k{i}": 0 for i in range(9)})

@@ -86,6 +86,16 @@ def read_json(path: Path) -> Any | None:
         return None
 
 
+def _is_earlier(previous: Identity, identity: Identity) -> bool:
+    """Return True if a run of the same kind was stored in another way."""
+    if previous.get("kind") != identity.get("kind"):
+        return False
+    before, now = previous.get("probabilities"), identity.get("probabilities")
+    return previous.get("format") != identity.get("format") or bool(
+        before and now != before and now
+    )
+
+
 def differences(before: Any, now: Any, name: str = "") -> list[str]:
     """What differs between two identities, one short line each.
 
@@ -224,6 +234,11 @@ class RunDirectory:
             return
         lines = differences(previous, identity)
         lines.sort(key=lambda line: line.startswith("grid."))  # it mostly follows from the rest
+        if lines and not fresh and _is_earlier(previous, identity):
+            raise OutputError(
+                f"{self.path} was made by an earlier version of tilemap, which this one cannot go "
+                "on with\ngive another `out`, or `fresh` to begin this one again"
+            )
         if lines and not fresh:
             more = f" (and {len(lines) - 4} more)" if len(lines) > 4 else ""
             raise OutputError(

@@ -339,3 +339,19 @@ def test_quantised_there_and_back() -> None:
     again = to_quantised(probability, quantised[0] != 255)
     assert again[:, 0, 1].tolist() == [255, 255]
     assert again[:, 0, 0].tolist() == quantised[:, 0, 0].tolist()
+
+
+def test_dates_across_the_date_line_share_their_ground() -> None:
+    """Degrees as 180.01 or as -179.99, and a zone of UTM: the same intersection."""
+    beyond = GeoBox((80, 100), Affine(1e-3, 0, 179.95, 0, -1e-3, -16.5), "EPSG:4326")
+    before = GeoBox((80, 100), Affine(1e-3, 0, -180.03, 0, -1e-3, -16.5), "EPSG:4326")
+    zone = GeoBox((80, 90), Affine(100, 0, 177_000, 0, -100, 8_173_000), "EPSG:32701")
+    both = choose_geobox([("beyond", beyond), ("before", before)])
+    assert both == GeoBox((80, 80), Affine(1e-3, 0, 179.97, 0, -1e-3, -16.5), "EPSG:4326")
+    other = choose_geobox([("before", before), ("beyond", beyond)])
+    assert other == GeoBox((80, 80), before.affine, "EPSG:4326")
+    shapes = [choose_geobox([("d", one), ("z", zone)]).shape for one in (beyond, before)]
+    whole = [choose_geobox([("d", one), ("z", zone)], extent="union").shape for one in
+             (beyond, before)]  # fmt: skip
+    assert min(shapes[0]) > 60
+    assert max(map(max, whole)) < 200  # and not once around the earth

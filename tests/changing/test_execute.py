@@ -396,3 +396,17 @@ def _grid() -> Any:
     from tilemap.geometry import TileGrid
 
     return TileGrid(SHAPE, 64, 0, 0)
+
+
+def test_nothing_to_compare_is_said(tmp_path: Path) -> None:
+    """Of two dates, one of which shows nothing, no change can be told; the run ends well."""
+    seen = np.full((4, 40, 50), 0.1)
+    seen[2] = 0.7
+    blank = np.full((4, 40, 50), np.nan)
+    runs = [make_run(tmp_path / f"y{n}", p, None) for n, p in ((2015, seen), (2020, blank))]
+    result = api.change(runs, out=tmp_path / "out", workers=1, **OPTIONS)
+    assert result.status == "ok"
+    assert "no pixel was observed at two dates" in " ".join(result.record["warnings"])
+    both = api.change([runs[0], make_run(tmp_path / "y2021", seen, None)],
+                      out=tmp_path / "both", workers=1, **OPTIONS)  # fmt: skip
+    assert "observed at two dates" not in " ".join(both.record["warnings"])

@@ -89,9 +89,9 @@ def test_what_cannot_be_fitted() -> None:
     once[0, 1, :25] = 2.0
     once[1, 2, 25:] = 2.0
     initial = np.full(3, 1 / 3)
-    with pytest.raises(ConfigError, match="two dates or more, none of the 50"):
+    with pytest.raises(ConfigError, match="at two dates, none of the 50"):
         fit_rate(once, np.array([0, 400]), initial)
-    with pytest.raises(ConfigError, match="two dates or more"):
+    with pytest.raises(ConfigError, match="differ in probability at two dates"):
         fit_transitions(once, from_rate(0.1, 3), np.array([0, 400]), initial)
     once[1, 0] = 3.0
     for days in ([0], [0, 1, 2], [5, 5]):

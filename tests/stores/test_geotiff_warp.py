@@ -348,3 +348,29 @@ def test_part_of_the_whole_world(tmp_path: Path):
     square, fx, fy = image[0, y : y + 2, x : x + 2].astype(float), col - x, row - y
     want = (1 - fy) * (square[0] @ [1 - fx, fx]) + fy * (square[1] @ [1 - fx, fx])
     assert abs(got[0, 25, 25] - want) < 5e-3  # it changes by 0.1 from pixel to pixel
+
+
+@pytest.mark.parametrize("west", [179.97, -180.03])
+def test_degrees_across_the_date_line(tmp_path: Path, west: float) -> None:
+    """The ground beyond 180 degrees is read, as 180.01 or as -179.99, onto UTM and degrees."""
+    degrees = Affine(5e-4, 0, west, 0, -5e-4, -16.5)
+    image = np.arange(1, 100 * 120 + 1, dtype=np.float32).reshape(1, 100, 120)
+    scene = write_geotiff(tmp_path / "degrees.tif", image, crs="EPSG:4326", transform=degrees)
+    zone = Affine(60, 0, 177_000, 0, -60, 8_173_000)
+    like = blank(tmp_path / "utm.tif", (80, 90), zone, "EPSG:32701")
+    pixels, valid = read(opened(scene, like=str(like)))
+    y, x = np.mgrid[0:80, 0:90] + 0.5
+    move = Transformer.from_crs("EPSG:32701", "EPSG:4326", always_xy=True)
+    east, north = move.transform(zone.a * x + zone.c, zone.e * y + zone.f)
+    assert east.min() < -179 < 179 < east.max()  # the grid crosses the line
+    col = (east - west) % 360 / 5e-4 - 0.5
+    row = (-16.5 - north) / 5e-4 - 0.5
+    inside = (col > 1) & (col < 118) & (row > 1) & (row < 98)
+    assert inside.mean() > 0.9
+    assert valid[inside].all()
+    assert np.abs(pixels[0] - (1 + 120 * row + col))[inside].max() < 0.5
+    turned = Affine(5e-4, 0, west - 360 if west > 0 else west + 360, 0, -5e-4, -16.5)
+    around = blank(tmp_path / "around.tif", (100, 120), turned, "EPSG:4326")
+    again, seen = read(opened(scene, like=str(around)))
+    assert seen.all()
+    np.testing.assert_array_equal(again, image)

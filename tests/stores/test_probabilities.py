@@ -82,5 +82,11 @@ def test_a_store_of_equal_steps_is_read_as_one_of_today(tmp_path: Path) -> None:
     assert group.attrs["tilemap:probability_of_byte"] == VALUES[:255].tolist()
     del group.attrs["tilemap:probability_of_byte"]
     finish_group(tmp_path / "p.zarr")
-    got = ProbabilityStore(tmp_path / "p.zarr").read_window(Window(3, 5, 29, 43))
+    store = ProbabilityStore(tmp_path / "p.zarr")
+    got = store.read_window(Window(3, 5, 29, 43))
     assert np.abs(VALUES[got] - WHOLE[:, 3:, 5:] / 254).max() <= 0.0052
+    (tmp_path / "p.zarr" / "probability" / "c" / "0" / "1" / "2").unlink()
+    with pytest.raises(
+        StoreError, match="an earlier version made it; `tilemap segment` with `fresh`"
+    ):
+        store.read_window(Window(10, 30, 20, 40))

@@ -108,6 +108,11 @@ def open_date(path: str | Path, day: str | None = None) -> DateInput:
         if kept.digest != record["digest"]:
             raise SceneError(f"{store} must be of the run beside it, it is of another one")
         geobox = kept.geobox
+        if kept.is_linear:
+            notes.append(
+                f"{path} has probabilities in coarse steps, from an earlier version; better: "
+                "segment it again with `fresh`"
+            )
     found = _day(place, record, day, notes)
     model: dict[str, Any] = identity["model"]
     try:

@@ -362,7 +362,7 @@ class _Run:
             ],
             "partial_dates": prepared.partial_dates,
             "warnings": [
-                *prepared.notes, *files.notes, *_unmeasured(registration),
+                *prepared.notes, *files.notes, *_unmeasured(registration), *_uncompared(files),
                 *(f"begun by other versions: {line}" for line in self.others),
             ],
             "registration": registration,
@@ -432,6 +432,12 @@ class _Run:
             if store_digest(path) != digest:
                 remove_group(path)
                 CoreStore.create(path, prepared.grid, prepared.geobox, digest, layers, figures)
+
+
+def _uncompared(files: Files) -> list[str]:
+    if files.found.observed:
+        return []
+    return ["no pixel was observed at two dates, so there is nothing that could be compared"]
 
 
 def _unmeasured(registration: list[dict[str, Any]]) -> list[str]:

@@ -121,8 +121,8 @@ def _check_seen_twice(emission: FloatArray) -> None:
     seen = (emission != 1).any(axis=1).sum(axis=0)
     if not np.any(seen >= 2):
         raise ConfigError(
-            "transitions can be fitted to pixels observed at two dates or more, none of the "
-            f"{emission.shape[2]} of the sample is; give a rate of change"
+            "transitions can be fitted to pixels whose classes differ in probability at two dates, "
+            f"none of the {emission.shape[2]} of the sample is such; give a rate of change"
         )
 
 

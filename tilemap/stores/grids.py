@@ -124,8 +124,15 @@ def at_resolution(geobox: GeoBox, resolution: float) -> GeoBox:
 
 
 def pixel_affine(here: GeoBox, there: GeoBox) -> Affine | None:
-    """Pixel coordinates (x, y) of one grid in those of another, None if the CRS differ."""
-    return compose(~there.affine, here.affine) if same_crs(here.crs, there.crs) else None
+    """Pixel coordinates (x, y) of one grid in those of another, None if the CRS differ.
+
+    Longitudes are taken around the earth to where the other grid has them.
+    """
+    if not same_crs(here.crs, there.crs):
+        return None
+    centre = np.array([_centre_longitude(here)])
+    turned = float((_near(there, centre) - centre)[0])
+    return compose(~there.affine, compose(Affine.translation(turned, 0), here.affine))
 
 
 def pixel_offset(one: GeoBox, two: GeoBox) -> tuple[int, int] | None:
@@ -160,7 +167,34 @@ def pixel_map(here: GeoBox, there: GeoBox, x: _Floats, y: _Floats) -> tuple[_Flo
         return apply(affine, x, y)
     east, north = _transform(here.crs, there.crs, *apply(here.affine, x, y))
     with np.errstate(invalid="ignore"):
-        return apply(~there.affine, east, north)
+        return apply(~there.affine, _near(there, east), north)
+
+
+@lru_cache(maxsize=64)
+def _turn(crs: CRS | None) -> float:
+    """Once around the earth in units of the longitude; 0 where there is none."""
+    if crs is None or not crs.geographic:
+        return 0.0
+    axis = crs.proj.axis_info[0]
+    return 360.0 if axis.unit_name == "degree" else 2 * math.pi / axis.unit_conversion_factor
+
+
+def _centre_longitude(geobox: GeoBox) -> float:
+    rows, cols = geobox.shape
+    return float(apply(geobox.affine, cols / 2, rows / 2)[0])
+
+
+def _near(geobox: GeoBox, longitude: _Floats) -> _Floats:
+    """Bring longitudes within half a turn of the middle of a grid; other coordinates stay.
+
+    Files have the ground beyond 180 degrees at 181 or at -179; transformations give -179 alone.
+    """
+    turn = _turn(geobox.crs)
+    if not turn:
+        return longitude
+    with np.errstate(invalid="ignore"):
+        turns = np.rint((_centre_longitude(geobox) - longitude) / turn)
+    return longitude + turn * np.where(np.isfinite(turns), turns, 0.0)
 
 
 def _transform(here: CRS | None, there: CRS | None, x: _Floats, y: _Floats) -> tuple[Any, Any]:

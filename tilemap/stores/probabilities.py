@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 FILE = "probabilities.zarr"
 MENDS = "the same `tilemap segment` on that directory mends it"
+MAKES = (
+    "an earlier version made it; `tilemap segment` with `fresh` on that directory makes it again"
+)
 ByteArray = npt.NDArray[np.uint8]
 
 
@@ -112,4 +115,5 @@ class ProbabilityStore(DateStore):
         try:
             return self._as_now(read_chunk(self._array, (0, *tile)))
         except StoreError as error:
-            raise DamagedInputError(f"{self.path}: {error}; {MENDS}") from error
+            way_out = MAKES if self.is_linear else MENDS
+            raise DamagedInputError(f"{self.path}: {error}; {way_out}") from error

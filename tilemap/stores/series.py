@@ -77,7 +77,7 @@ class DateStore:
         group = open_group(path)
         self.grid = grid
         self._array = array_of(group, NAME)
-        self._is_linear = BYTE_VALUES not in group.attrs
+        self.is_linear = BYTE_VALUES not in group.attrs
         self.marks = Marks(group)
 
     @classmethod
@@ -107,7 +107,7 @@ class DateStore:
         Raises:
             StoreError: if it cannot be written.
         """
-        assert not self._is_linear, "a store of equal steps is read, never written"
+        assert not self.is_linear, "a store of equal steps is read, never written"
         write_chunk(self._array, (0, *tile), quantised)
         sync_chunk(self._array, (0, *tile))
         self.marks.set(tile, mark)
@@ -147,7 +147,7 @@ class DateStore:
 
     def _as_now(self, stored: ByteArray) -> ByteArray:
         """Bring the bytes of a store of equal steps to those of today."""
-        return LINEAR[stored] if self._is_linear else stored
+        return LINEAR[stored] if self.is_linear else stored
 
     def read_core(self, tile: Tile) -> ByteArray:
         """One core, uint8 (class, y, x).
