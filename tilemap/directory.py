@@ -234,15 +234,11 @@ class RunDirectory:
             return
         lines = differences(previous, identity)
         lines.sort(key=lambda line: line.startswith("grid."))  # it mostly follows from the rest
-        if lines and not fresh and _is_earlier(previous, identity):
-            raise OutputError(
-                f"{self.path} was made by an earlier version of tilemap, which this one cannot go "
-                "on with\ngive another `out`, or `fresh` to begin this one again"
-            )
         if lines and not fresh:
+            whose = ", of an earlier version of tilemap" if _is_earlier(previous, identity) else ""
             more = f" (and {len(lines) - 4} more)" if len(lines) > 4 else ""
             raise OutputError(
-                f"{self.path} belongs to another run: {'; '.join(lines[:4])}{more}\n"
+                f"{self.path} belongs to another run{whose}: {'; '.join(lines[:4])}{more}\n"
                 "give another `out`, or `fresh` to begin this one again"
             )
 
